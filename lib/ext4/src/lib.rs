@@ -1,0 +1,3 @@
+//! The `ext4` library.
+#![no_std]
+#![forbid(unsafe_code)]

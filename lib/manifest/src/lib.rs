@@ -1,0 +1,3 @@
+//! The `manifest` library.
+#![no_std]
+#![forbid(unsafe_code)]

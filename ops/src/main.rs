@@ -1,0 +1,3 @@
+//! `ops`: packages and runs a program as a nanos unikernel.
+#![forbid(unsafe_code)]
+fn main() {}

@@ -1,0 +1,2 @@
+//! End-to-end tests: the tool and real programs.
+#![forbid(unsafe_code)]
