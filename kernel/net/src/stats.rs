@@ -1,0 +1,129 @@
+//! Counters. Each is what Linux counts under the same name in `/proc/net/snmp` (group `Ip`, `Icmp`,
+//! `Tcp`, `Udp`), `/proc/net/netstat` (`TcpExt`, `IpExt`) and `/proc/net/dev`.
+
+use core::sync::atomic::{AtomicU64, Ordering};
+
+/// Counters of an interface (`/proc/net/dev`).
+#[allow(missing_docs, reason = "the columns of /proc/net/dev")]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct IfCounters {
+    pub rx_bytes: u64,
+    pub rx_packets: u64,
+    pub rx_errors: u64,
+    pub rx_dropped: u64,
+    pub multicast: u64,
+    pub tx_bytes: u64,
+    pub tx_packets: u64,
+    pub tx_errors: u64,
+    pub tx_dropped: u64,
+}
+
+macro_rules! counters {
+    ($($group:literal { $($field:ident $name:literal,)* })*) => {
+        /// All counters of an engine. Bumped with relaxed atomics; a reader may see one a moment before another.
+        #[allow(missing_docs, reason = "each is the counter of that name in Linux")]
+        #[derive(Debug, Default)]
+        pub struct Counters { $($(pub $field: Counter,)*)* }
+
+        impl Counters {
+            /// Calls `each(group, name, value)` for every counter, groups together, in a fixed order.
+            pub fn for_each(&self, mut each: impl FnMut(&'static str, &'static str, u64)) {
+                $($(each($group, $name, self.$field.get());)*)*
+            }
+        }
+    };
+}
+
+/// One counter.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Adds one.
+    #[inline]
+    pub fn bump(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Adds `n`.
+    #[inline]
+    pub fn add(&self, n: u64) {
+        self.0.fetch_add(n, Ordering::Relaxed);
+    }
+
+    /// Takes one off: for gauges such as `CurrEstab`.
+    #[inline]
+    pub fn drop_one(&self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// The value now.
+    #[inline]
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+counters! {
+    "Ip" {
+        ip_in_receives "InReceives", ip_in_hdr_errors "InHdrErrors", ip_in_addr_errors "InAddrErrors",
+        ip_forw_datagrams "ForwDatagrams", ip_in_unknown_protos "InUnknownProtos", ip_in_discards "InDiscards",
+        ip_in_delivers "InDelivers", ip_out_requests "OutRequests", ip_out_discards "OutDiscards",
+        ip_out_no_routes "OutNoRoutes", ip_reasm_timeout "ReasmTimeout", ip_reasm_reqds "ReasmReqds",
+        ip_reasm_oks "ReasmOKs", ip_reasm_fails "ReasmFails", ip_frag_oks "FragOKs", ip_frag_fails "FragFails",
+        ip_frag_creates "FragCreates",
+    }
+    "Icmp" {
+        icmp_in_msgs "InMsgs", icmp_in_errors "InErrors", icmp_in_csum_errors "InCsumErrors",
+        icmp_in_dest_unreachs "InDestUnreachs", icmp_in_time_excds "InTimeExcds", icmp_in_echos "InEchos",
+        icmp_in_echo_reps "InEchoReps", icmp_out_msgs "OutMsgs", icmp_out_errors "OutErrors",
+        icmp_out_rate_limit "OutRateLimitGlobal", icmp_out_dest_unreachs "OutDestUnreachs",
+        icmp_out_time_excds "OutTimeExcds", icmp_out_echos "OutEchos", icmp_out_echo_reps "OutEchoReps",
+    }
+    "Tcp" {
+        tcp_active_opens "ActiveOpens", tcp_passive_opens "PassiveOpens", tcp_attempt_fails "AttemptFails",
+        tcp_estab_resets "EstabResets", tcp_curr_estab "CurrEstab", tcp_in_segs "InSegs", tcp_out_segs "OutSegs",
+        tcp_retrans_segs "RetransSegs", tcp_in_errs "InErrs", tcp_out_rsts "OutRsts", tcp_in_csum_errors "InCsumErrors",
+    }
+    "Udp" {
+        udp_in_datagrams "InDatagrams", udp_no_ports "NoPorts", udp_in_errors "InErrors", udp_out_datagrams "OutDatagrams",
+        udp_rcvbuf_errors "RcvbufErrors", udp_sndbuf_errors "SndbufErrors", udp_in_csum_errors "InCsumErrors",
+        udp_ignored_multi "IgnoredMulti", udp_mem_errors "MemErrors",
+    }
+    "TcpExt" {
+        syncookies_sent "SyncookiesSent", syncookies_recv "SyncookiesRecv", syncookies_failed "SyncookiesFailed",
+        prune_called "PruneCalled", rcv_pruned "RcvPruned", ofo_pruned "OfoPruned", tw "TW", tw_recycled "TWRecycled",
+        paws_active "PAWSActive", paws_estab "PAWSEstab", delayed_acks "DelayedACKs", delayed_ack_lost "DelayedACKLost",
+        listen_overflows "ListenOverflows", listen_drops "ListenDrops", tcp_hp_hits "TCPHPHits", tcp_pure_acks "TCPPureAcks",
+        sack_recovery "TCPSackRecovery", reno_recovery "TCPRenoRecovery", sack_reneging "TCPSACKReneging",
+        sack_reorder "TCPSACKReorder", ts_reorder "TCPTSReorder", full_undo "TCPFullUndo", dsack_undo "TCPDSACKUndo",
+        loss_undo "TCPLossUndo", lost_retransmit "TCPLostRetransmit", fast_retrans "TCPFastRetrans",
+        slow_start_retrans "TCPSlowStartRetrans", timeouts "TCPTimeouts", loss_probes "TCPLossProbes",
+        loss_probe_recovery "TCPLossProbeRecovery", rcv_collapsed "TCPRcvCollapsed", backlog_coalesce "TCPBacklogCoalesce",
+        dsack_old_sent "TCPDSACKOldSent", dsack_ofo_sent "TCPDSACKOfoSent", dsack_recv "TCPDSACKRecv",
+        dsack_ofo_recv "TCPDSACKOfoRecv", abort_on_data "TCPAbortOnData", abort_on_close "TCPAbortOnClose",
+        abort_on_memory "TCPAbortOnMemory", abort_on_timeout "TCPAbortOnTimeout", abort_on_linger "TCPAbortOnLinger",
+        abort_failed "TCPAbortFailed", memory_pressures "TCPMemoryPressures", sack_discard "TCPSACKDiscard",
+        spurious_rtos "TCPSpuriousRTOs", deferaccept_drop "TCPDeferAcceptDrop", time_wait_overflow "TCPTimeWaitOverflow",
+        req_q_full_docookies "TCPReqQFullDoCookies", req_q_full_drop "TCPReqQFullDrop", retrans_fail "TCPRetransFail",
+        rcv_coalesce "TCPRcvCoalesce", ofo_queue "TCPOFOQueue", ofo_drop "TCPOFODrop", ofo_merge "TCPOFOMerge",
+        challenge_ack "TCPChallengeACK", syn_challenge "TCPSYNChallenge", fastopen_active "TCPFastOpenActive",
+        fastopen_passive "TCPFastOpenPassive", fastopen_passive_fail "TCPFastOpenPassiveFail",
+        fastopen_cookie_reqd "TCPFastOpenCookieReqd", auto_corking "TCPAutoCorking", from_zero_window "TCPFromZeroWindowAdv",
+        to_zero_window "TCPToZeroWindowAdv", want_zero_window "TCPWantZeroWindowAdv", syn_retrans "TCPSynRetrans",
+        orig_data_sent "TCPOrigDataSent", keep_alive "TCPKeepAlive", mtup_fail "TCPMTUPFail", delivered "TCPDelivered",
+        delivered_ce "TCPDeliveredCE", ack_skipped "TCPACKSkippedChallenge", win_probe "TCPWinProbe",
+        zero_window_drop "TCPZeroWindowDrop", rcv_q_drop "TCPRcvQDrop", bad_option "TCPBadOption",
+    }
+    "IpExt" {
+        in_no_routes "InNoRoutes", in_truncated "InTruncatedPkts", in_mcast "InMcastPkts", out_mcast "OutMcastPkts",
+        in_bcast "InBcastPkts", out_bcast "OutBcastPkts", in_octets "InOctets", out_octets "OutOctets",
+        in_csum_errors "InCsumErrors", in_ce "InCEPkts",
+    }
+    "Ip6" {
+        ip6_in_receives "Ip6InReceives", ip6_in_hdr_errors "Ip6InHdrErrors", ip6_in_delivers "Ip6InDelivers",
+        ip6_out_requests "Ip6OutRequests", ip6_out_no_routes "Ip6OutNoRoutes", ip6_reasm_oks "Ip6ReasmOKs",
+        ip6_reasm_fails "Ip6ReasmFails", ip6_in_unknown_protos "Ip6InUnknownProtos", ip6_in_addr_errors "Ip6InAddrErrors",
+        icmp6_in_msgs "Icmp6InMsgs", icmp6_in_errors "Icmp6InErrors", icmp6_out_msgs "Icmp6OutMsgs",
+    }
+}
