@@ -1,0 +1,139 @@
+//! The CPUs: which one this is, data for each of them, what they can do, waking and stopping them.
+
+use core::ops::Deref;
+
+use crate::arch;
+pub use crate::arch::features::{Features, features};
+
+/// The most CPUs this kernel runs on.
+pub const MAX_CPUS: usize = 16;
+
+/// Number of the CPU that runs this code, from 0. Without a lock or with interrupts on, code that blocks may find
+/// itself on another CPU afterwards.
+#[inline]
+pub fn id() -> usize {
+    arch::cpu_id()
+}
+
+/// Number of CPUs that the machine has and this kernel uses. Those with a number below it may still be starting.
+pub fn count() -> usize {
+    arch::cpu_count()
+}
+
+/// Whether CPU `cpu` has started and takes threads.
+pub fn is_online(cpu: usize) -> bool {
+    arch::cpu_online(cpu)
+}
+
+/// Starts the other CPUs without waiting for them; each runs `entry` when it is up.
+pub fn start_others(entry: fn() -> !) {
+    arch::start_others(entry)
+}
+
+/// Hint to the CPU that this is a spinning loop.
+#[inline]
+pub fn relax() {
+    arch::relax();
+}
+
+/// Stops this CPU until its next interrupt, unless `unless()` holds; no interrupt can slip in between the check and
+/// the halt. Returns with interrupts on.
+pub fn halt_unless(unless: impl FnOnce() -> bool) {
+    arch::halt_unless(unless)
+}
+
+/// What one CPU can ask of another.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum Ipi {
+    /// Leave user mode or the idle halt and look at the run queue; sticks until the next return to user mode.
+    Reschedule,
+}
+
+/// Sends `ipi` to CPU `cpu`. Does nothing if there is no such CPU online.
+pub fn send_ipi(cpu: usize, ipi: Ipi) {
+    if cpu < MAX_CPUS {
+        arch::send_ipi(cpu, ipi)
+    }
+}
+
+/// Makes this CPU's next attempt to enter user mode return [`crate::context::Trap::Interrupt`] at once.
+#[inline]
+pub fn kick_self() {
+    arch::kick_self()
+}
+
+/// Runs `work` with this CPU's interrupts off.
+#[inline]
+pub fn without_interrupts<R>(work: impl FnOnce() -> R) -> R {
+    let was_on = arch::irq_disable();
+    let result = work();
+    arch::irq_restore(was_on);
+    result
+}
+
+/// Whether interrupts are on for this CPU.
+pub fn interrupts_enabled() -> bool {
+    arch::irqs_enabled()
+}
+
+/// Turns interrupts on. `main` calls this when it is ready for them.
+pub fn enable_interrupts() {
+    arch::irq_restore(true)
+}
+
+/// Keeps neighbours in an array from sharing a cache line.
+#[repr(align(128))]
+struct Padded<T>(T);
+
+/// One `T` for each CPU.
+pub struct PerCpu<T> {
+    slots: [Padded<T>; MAX_CPUS],
+}
+
+impl<T> PerCpu<T> {
+    /// From one value for each CPU.
+    pub const fn new(values: [T; MAX_CPUS]) -> Self {
+        // Moves the array into padded cells; in a `const fn` that goes through `MaybeUninit`.
+        let mut slots: [core::mem::MaybeUninit<Padded<T>>; MAX_CPUS] = [const { core::mem::MaybeUninit::uninit() }; MAX_CPUS];
+        let values = core::mem::ManuallyDrop::new(values);
+        let from = (&raw const values).cast::<T>();
+        let mut i = 0;
+        while i < MAX_CPUS {
+            // SAFETY: `ManuallyDrop<[T; N]>` has the layout of `[T; N]`; each element is moved out once.
+            slots[i].write(Padded(unsafe { from.add(i).read() }));
+            i += 1;
+        }
+        // SAFETY: all elements are initialised, and `MaybeUninit<X>` has the layout of `X`.
+        Self { slots: unsafe { (&raw const slots).cast::<[Padded<T>; MAX_CPUS]>().read() } }
+    }
+
+    /// From one closure call for each CPU.
+    pub fn from_fn(mut make: impl FnMut(usize) -> T) -> Self {
+        Self { slots: core::array::from_fn(|i| Padded(make(i))) }
+    }
+
+    /// This CPU's value.
+    #[inline]
+    pub fn get(&self) -> &T {
+        &self.slots[id()].0
+    }
+
+    /// The value of CPU `cpu`. Panics if `cpu` is not below [`MAX_CPUS`].
+    #[inline]
+    pub fn on(&self, cpu: usize) -> &T {
+        &self.slots[cpu].0
+    }
+
+    /// All values, in order of CPU number.
+    pub fn iter(&self) -> impl Iterator<Item = &T> {
+        self.slots.iter().map(|slot| &slot.0)
+    }
+}
+
+impl<T> Deref for PerCpu<T> {
+    type Target = T;
+    #[inline]
+    fn deref(&self) -> &T {
+        self.get()
+    }
+}

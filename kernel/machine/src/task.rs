@@ -1,0 +1,45 @@
+//! Tasks: a kernel stack with a saved place in it, and switching between them. Which task runs when is `sched`'s.
+
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use core::any::Any;
+
+pub use crate::arch::Task;
+use crate::arch;
+use crate::mem::OutOfMemory;
+use crate::sync::Once;
+
+/// Usual size of a kernel stack in bytes.
+pub const STACK_SIZE: usize = if cfg!(debug_assertions) { 128 << 10 } else { 48 << 10 };
+
+/// What a higher room attaches to a task.
+pub type Data = Once<Box<dyn Any + Send + Sync>>;
+
+/// The task that runs this code.
+pub fn current() -> Arc<Task> {
+    arch::current_task()
+}
+
+/// Calls `look` with the task that runs this code, without counting a reference.
+#[inline]
+pub fn with_current<R>(look: impl FnOnce(&Arc<Task>) -> R) -> R {
+    arch::with_current_task(look)
+}
+
+/// Stops running the current task and goes on with `next`; returns when somebody switches back to the current one,
+/// perhaps on another CPU. If `next` is still being switched away from on another CPU, waits for that. Panics if
+/// `next` has ended. Interrupts are off during the switch and afterwards as they were before.
+pub fn switch_to(next: &Arc<Task>) {
+    arch::switch_to(next)
+}
+
+/// Ends the current task for good and goes on with `next`. The current task's stack is freed with its last owner.
+pub fn exit_to(next: &Arc<Task>) -> ! {
+    arch::exit_to(next)
+}
+
+/// A task that will run `entry` on a stack of its own, with interrupts on, when first switched to. `entry` must not
+/// return: it ends with [`exit_to`].
+pub fn spawn(stack_size: usize, entry: Box<dyn FnOnce() + Send>) -> Result<Arc<Task>, OutOfMemory> {
+    Task::new(stack_size, entry)
+}
