@@ -1,3 +1,17 @@
-//! The `drivers` room of the kernel.
+//! The `drivers` room of the kernel: PCI, the virtio transport and its devices, the serial port, the real-time clock
+//! and ACPI power events. What is found at boot comes out of [`probe`].
+//!
+//! Upwards it shows traits ([`block::BlockDevice`], [`nic::Nic`], [`entropy::Entropy`]) and takes callbacks; it knows
+//! nothing of files, protocols or programs. Downwards it uses `machine`'s safe registers, DMA memory and interrupts.
 #![cfg_attr(target_os = "none", no_std)]
 #![forbid(unsafe_code)]
+
+extern crate alloc;
+
+pub mod acpi;
+mod bytes;
+mod error;
+#[cfg(test)]
+mod fuzz;
+
+pub use error::IoError;
