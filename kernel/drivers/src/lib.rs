@@ -9,9 +9,14 @@
 extern crate alloc;
 
 pub mod acpi;
+pub mod block;
 mod bytes;
+pub mod entropy;
 mod error;
 #[cfg(test)]
 mod fuzz;
+pub mod nic;
+pub mod pci;
+pub mod virtio;
 
 pub use error::IoError;

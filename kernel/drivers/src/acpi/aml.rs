@@ -28,7 +28,10 @@ pub fn soft_off(dsdt: &[u8]) -> Option<(u8, u8)> {
         at = width + 1;
         let (first, next) = integer(package, at)?;
         let second = integer(package, next).map_or(first, |(value, _)| value);
-        Some((u8::try_from(first).ok()? & 7, u8::try_from(second).ok()? & 7))
+        Some((
+            u8::try_from(first).ok()? & 7,
+            u8::try_from(second).ok()? & 7,
+        ))
     })
 }
 

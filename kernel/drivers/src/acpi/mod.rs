@@ -11,7 +11,7 @@ pub mod mcfg;
 #[cfg(test)]
 mod tests;
 
-use alloc::{vec, vec::Vec};
+use alloc::{string::String, vec, vec::Vec};
 use core::fmt;
 
 pub use fadt::{Fadt, GenericAddress, Space};
@@ -56,7 +56,7 @@ impl fmt::Display for AcpiError {
         let name = |signature: &Signature| {
             let printable = signature.iter().all(u8::is_ascii_graphic);
             let text = if printable { &signature[..] } else { b"????" };
-            alloc::string::String::from_utf8_lossy(text).into_owned()
+            String::from_utf8_lossy(text).into_owned()
         };
         match self {
             AcpiError::NoRoot => f.write_str("there is no ACPI root pointer"),
@@ -113,10 +113,7 @@ impl<'a> Tables<'a> {
         };
         let directory = read_table(memory, address, Some(signature))?;
         let mut found = Vec::new();
-        for entry in directory[HEADER_LEN..]
-            .chunks_exact(width)
-            .take(MAX_TABLES)
-        {
+        for entry in directory[HEADER_LEN..].chunks_exact(width).take(MAX_TABLES) {
             let at = u64_at(entry, 0)
                 .or_else(|| u32_at(entry, 0).map(u64::from))
                 .unwrap_or(0);

@@ -258,7 +258,11 @@ fn damage_is_noticed() {
     assert_eq!(tables.fadt(), Err(AcpiError::Checksum(*b"FACP")));
     memory.0[0x1000 + 7] = 0xff;
     assert_eq!(tables_fadt(&memory), Err(AcpiError::Malformed(*b"FACP")));
-    assert!(AcpiError::Malformed([0, 1, 2, 3]).to_string().contains("????"));
+    assert!(
+        AcpiError::Malformed([0, 1, 2, 3])
+            .to_string()
+            .contains("????")
+    );
 }
 
 fn tables_fadt(memory: &Memory) -> Result<Fadt, AcpiError> {
@@ -270,7 +274,11 @@ fn tables_fadt(memory: &Memory) -> Result<Fadt, AcpiError> {
 fn hostile_tables_do_not_panic() {
     for seed in 0..4000 {
         let mut random = Random::new(seed);
-        let mut fadt = if seed % 2 == 0 { reduced_fadt() } else { fixed_fadt() };
+        let mut fadt = if seed % 2 == 0 {
+            reduced_fadt()
+        } else {
+            fixed_fadt()
+        };
         let mut body = dsdt();
         random.damage(&mut body);
         random.damage(&mut fadt);

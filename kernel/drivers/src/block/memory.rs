@@ -4,7 +4,9 @@ use alloc::{vec, vec::Vec};
 
 use machine::sync::SpinLock;
 
-use super::{BlockDevice, Limits, Operation, Outcome, Request, SECTOR_SIZE, Segment, check_request};
+use super::{
+    BlockDevice, Limits, Operation, Outcome, Request, SECTOR_SIZE, Segment, check_request,
+};
 
 /// A disk in memory. Requests are done before `submit` returns.
 pub struct MemoryDisk {

@@ -3,13 +3,9 @@
 
 pub mod memory;
 
-use alloc::{boxed::Box, sync::Arc, vec::Vec};
+use alloc::{boxed::Box, string::String, vec::Vec};
 
-use machine::{
-    mem::{Frame, PAGE_SIZE},
-    sync::IrqLock,
-};
-use sched::WaitQueue;
+use machine::mem::{Frame, PAGE_SIZE};
 
 use crate::IoError;
 
@@ -154,25 +150,10 @@ pub trait BlockDevice: Send + Sync {
     ///
     /// # Errors
     /// See [`IoError`]; [`IoError::Invalid`] when it is beyond [`BlockDevice::limits`].
-    fn execute(&self, op: Operation, sector: u64, segments: &[Segment]) -> Outcome {
-        let mut owned = Vec::new();
-        owned
-            .try_reserve_exact(segments.len())
-            .map_err(|_| IoError::NoMemory)?;
-        owned.extend_from_slice(segments);
-        let waiter = Arc::new(Waiter::default());
-        let completion = waiter.clone();
-        self.submit(Request {
-            op,
-            sector,
-            segments: owned,
-            done: Box::new(move |outcome| completion.complete(outcome)),
-        });
-        waiter.wait()
-    }
+    fn execute(&self, op: Operation, sector: u64, segments: &[Segment]) -> Outcome;
 
     /// The serial number or identifier that the device reports, if any.
-    fn serial(&self) -> Option<alloc::string::String> {
+    fn serial(&self) -> Option<String> {
         None
     }
 
@@ -392,30 +373,4 @@ fn transfer_frames<D: BlockDevice + ?Sized>(
             .ok_or(IoError::OutOfRange)?;
     }
     Ok(())
-}
-
-/// One thread waiting for one outcome.
-struct Waiter {
-    outcome: IrqLock<Option<Outcome>>,
-    queue: WaitQueue,
-}
-
-impl Default for Waiter {
-    fn default() -> Self {
-        Waiter {
-            outcome: IrqLock::new(None),
-            queue: WaitQueue::new(),
-        }
-    }
-}
-
-impl Waiter {
-    fn complete(&self, outcome: Outcome) {
-        *self.outcome.lock() = Some(outcome);
-        self.queue.wake_all();
-    }
-
-    fn wait(&self) -> Outcome {
-        self.queue.wait(|| *self.outcome.lock())
-    }
 }

@@ -87,7 +87,12 @@ impl EcamAccess {
         }
     }
 
-    fn with<T>(&self, address: Address, at: u16, access: impl FnOnce(&Mmio, usize) -> T) -> Option<T> {
+    fn with<T>(
+        &self,
+        address: Address,
+        at: u16,
+        access: impl FnOnce(&Mmio, usize) -> T,
+    ) -> Option<T> {
         let range = self.ecam.first_bus..=self.ecam.last_bus;
         if at > 0xffc || !range.contains(&address.bus) {
             return None;

@@ -25,7 +25,11 @@ pub struct Location {
 
 impl Location {
     /// Reads the capability, if this is one.
-    pub fn parse(config: &dyn ConfigSpace, function: &Function, capability: Capability) -> Option<Location> {
+    pub fn parse(
+        config: &dyn ConfigSpace,
+        function: &Function,
+        capability: Capability,
+    ) -> Option<Location> {
         if capability.id != CAPABILITY_ID {
             return None;
         }

@@ -22,9 +22,11 @@ fn at(bus: u8, device: u8, function: u8) -> Address {
 
 impl Fake {
     fn put(&self, address: Address, words: &[(u16, u32)]) {
-        self.words
-            .lock()
-            .extend(words.iter().map(|&(offset, word)| ((address, offset), word)));
+        self.words.lock().extend(
+            words
+                .iter()
+                .map(|&(offset, word)| ((address, offset), word)),
+        );
     }
 }
 
@@ -53,7 +55,10 @@ fn machine() -> Fake {
             (0x18, 0x0003_0100),
         ],
     );
-    fake.put(at(0, 2, 3), &[(0, 0x1234_1b36), (8, 0x0200_0000), (0xc, 0x0080_0000)]);
+    fake.put(
+        at(0, 2, 3),
+        &[(0, 0x1234_1b36), (8, 0x0200_0000), (0xc, 0x0080_0000)],
+    );
     fake.put(
         at(1, 0, 0),
         &[
@@ -81,7 +86,10 @@ fn functions_behind_bridges_are_found() {
     let addresses: Vec<String> = found.iter().map(|f| f.address.to_string()).collect();
     assert_eq!(addresses, ["00:00.0", "00:02.0", "00:02.3", "01:00.0"]);
     let nic = found[3];
-    assert_eq!((nic.vendor, nic.device, nic.class), (0x1af4, 0x1041, 0x0200));
+    assert_eq!(
+        (nic.vendor, nic.device, nic.class),
+        (0x1af4, 0x1041, 0x0200)
+    );
     assert_eq!(nic.memory_bar(&config, 0), None);
     assert_eq!(nic.memory_bar(&config, 1).unwrap().address, 0xfebd_1000);
     assert_eq!(nic.memory_bar(&config, 4).unwrap().address, 0x10_fe00_0000);
@@ -114,7 +122,12 @@ fn circles_of_bridges_and_capabilities_end() {
     for (device, numbers) in [(4, 0x0001_0101), (5, 0x0001_0001), (6, 0x00ff_0201)] {
         config.put(
             at(1, device, 0),
-            &[(0, 0x000c_1b36), (8, 0x0604_0000), (0xc, 0x0001_0000), (0x18, numbers)],
+            &[
+                (0, 0x000c_1b36),
+                (8, 0x0604_0000),
+                (0xc, 0x0001_0000),
+                (0x18, numbers),
+            ],
         );
     }
     config.put(at(1, 0, 0), &[(0x84, 0x0110_9809)]);

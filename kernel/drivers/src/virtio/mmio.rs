@@ -72,7 +72,10 @@ impl Slot {
         };
         let sane = slot.base % 4 == 0
             && (reg::CONFIG as u64..=1 << 20).contains(&slot.size)
-            && slot.base.checked_add(slot.size).is_some_and(|end| end <= 1 << 52);
+            && slot
+                .base
+                .checked_add(slot.size)
+                .is_some_and(|end| end <= 1 << 52);
         sane.then_some(slot)
     }
 
@@ -186,7 +189,8 @@ impl Transport for MmioTransport {
 
     fn set_driver_features(&self, features: u64) {
         self.registers.write32(reg::DRIVER_FEATURES_SEL, 0);
-        self.registers.write32(reg::DRIVER_FEATURES, features as u32);
+        self.registers
+            .write32(reg::DRIVER_FEATURES, features as u32);
         self.registers.write32(reg::DRIVER_FEATURES_SEL, 1);
         self.registers
             .write32(reg::DRIVER_FEATURES, (features >> 32) as u32);
@@ -257,7 +261,8 @@ impl Transport for MmioTransport {
         }
         for (index, placement) in queues {
             self.select_queue(*index);
-            self.registers.write32(reg::QUEUE_NUM, placement.size.into());
+            self.registers
+                .write32(reg::QUEUE_NUM, placement.size.into());
             self.write_address(reg::QUEUE_DESCRIPTORS, placement.descriptors);
             self.write_address(reg::QUEUE_AVAILABLE, placement.available);
             self.write_address(reg::QUEUE_USED, placement.used);

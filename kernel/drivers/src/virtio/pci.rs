@@ -133,10 +133,14 @@ impl PciTransport {
     /// # Errors
     /// [`SetupError::NotVirtio`]; [`SetupError::Legacy`] when it has none of the capabilities;
     /// [`SetupError::BadLayout`].
-    pub fn probe(config: Arc<dyn ConfigSpace>, function: Function) -> Result<PciTransport, SetupError> {
+    pub fn probe(
+        config: Arc<dyn ConfigSpace>,
+        function: Function,
+    ) -> Result<PciTransport, SetupError> {
         let device_type = PciTransport::device_type_of(&function).ok_or(SetupError::NotVirtio)?;
         let capabilities = function.capabilities(&*config);
-        let (mut common, mut notify, mut isr, mut device, mut msix) = (None, None, None, None, None);
+        let (mut common, mut notify, mut isr, mut device, mut msix) =
+            (None, None, None, None, None);
         for capability in capabilities {
             if let Some(location) = msix::Location::parse(&*config, &function, capability) {
                 msix = Some(location);
@@ -207,7 +211,8 @@ impl PciTransport {
         if wanted > usize::from(location.entries) {
             // One vector for everything.
             let handler = self.shared_handler(handlers, false);
-            let (message, handle) = irq::alloc_msi(0, handler).map_err(|_| SetupError::NoInterrupt)?;
+            let (message, handle) =
+                irq::alloc_msi(0, handler).map_err(|_| SetupError::NoInterrupt)?;
             msix::program(table, 0, message.address, message.data);
             handles.push(handle);
             vectors.extend(queues.iter().map(|&(queue, _)| (queue, 0)));
@@ -347,7 +352,8 @@ impl Transport for PciTransport {
         let vectors = match &self.msix {
             Some((location, table)) => self.connect_messages(location, table, queues, handlers)?,
             None => {
-                let gsi = pci::intx_gsi(&*self.config, &self.function).ok_or(SetupError::NoInterrupt)?;
+                let gsi =
+                    pci::intx_gsi(&*self.config, &self.function).ok_or(SetupError::NoInterrupt)?;
                 let handler = self.shared_handler(handlers, true);
                 let handle = irq::register_gsi(gsi, Trigger::LevelLow, handler)
                     .map_err(|_| SetupError::NoInterrupt)?;

@@ -103,7 +103,8 @@ pub struct UsedPeek {
 impl UsedPeek {
     /// Whether there is something. May be out of date at once, in both directions.
     pub fn any(&self) -> bool {
-        self.memory.atomic16(self.index_at).load(Ordering::Acquire) != self.taken.load(Ordering::Relaxed)
+        self.memory.atomic16(self.index_at).load(Ordering::Acquire)
+            != self.taken.load(Ordering::Relaxed)
     }
 }
 
@@ -185,7 +186,13 @@ impl Queue {
                 flags |= FLAG_NEXT;
                 next = self.free[self.free.len() - 1];
             }
-            write_descriptor(&self.memory, usize::from(index) * DESCRIPTOR_LEN, piece, flags, next);
+            write_descriptor(
+                &self.memory,
+                usize::from(index) * DESCRIPTOR_LEN,
+                piece,
+                flags,
+                next,
+            );
             self.next[usize::from(index)] = next;
             index = next;
         }
@@ -226,7 +233,8 @@ impl Queue {
     fn offer(&mut self, head: u16, descriptors: u16) {
         self.chain[usize::from(head)] = descriptors;
         let slot = usize::from(self.added & (self.size - 1));
-        self.memory.write16(self.layout.available + 4 + 2 * slot, head);
+        self.memory
+            .write16(self.layout.available + 4 + 2 * slot, head);
         self.added = self.added.wrapping_add(1);
     }
 
@@ -248,7 +256,10 @@ impl Queue {
             let event = self.memory.atomic16(event_at).load(Ordering::Relaxed);
             passed(event, old, new)
         } else {
-            let flags = self.memory.atomic16(self.layout.used).load(Ordering::Relaxed);
+            let flags = self
+                .memory
+                .atomic16(self.layout.used)
+                .load(Ordering::Relaxed);
             flags & USED_NO_NOTIFY == 0
         }
     }
@@ -262,7 +273,10 @@ impl Queue {
             return Err(Broken);
         }
         let taken = self.taken.load(Ordering::Relaxed);
-        let used = self.memory.atomic16(self.layout.used + 2).load(Ordering::Acquire);
+        let used = self
+            .memory
+            .atomic16(self.layout.used + 2)
+            .load(Ordering::Acquire);
         if used == taken {
             return Ok(None);
         }
@@ -304,10 +318,15 @@ impl Queue {
             let at = self.layout.available + 4 + 2 * usize::from(self.size);
             self.memory.atomic16(at).store(event, Ordering::Relaxed);
         } else {
-            self.memory.atomic16(self.layout.available).store(0, Ordering::Relaxed);
+            self.memory
+                .atomic16(self.layout.available)
+                .store(0, Ordering::Relaxed);
         }
         fence(Ordering::SeqCst);
-        let used = self.memory.atomic16(self.layout.used + 2).load(Ordering::Acquire);
+        let used = self
+            .memory
+            .atomic16(self.layout.used + 2)
+            .load(Ordering::Acquire);
         used.wrapping_sub(taken) > event.wrapping_sub(taken)
     }
 
@@ -319,7 +338,9 @@ impl Queue {
             let at = self.layout.available + 4 + 2 * usize::from(self.size);
             self.memory.atomic16(at).store(event, Ordering::Relaxed);
         } else {
-            self.memory.atomic16(self.layout.available).store(AVAIL_NO_INTERRUPT, Ordering::Relaxed);
+            self.memory
+                .atomic16(self.layout.available)
+                .store(AVAIL_NO_INTERRUPT, Ordering::Relaxed);
         }
     }
 

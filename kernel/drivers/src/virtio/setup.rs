@@ -55,9 +55,7 @@ impl Found {
         }
         let chosen = match choose(offered) {
             Ok(features) => {
-                features & offered
-                    | feature::VERSION_1
-                    | offered & feature::ACCESS_PLATFORM
+                features & offered | feature::VERSION_1 | offered & feature::ACCESS_PLATFORM
             }
             Err(error) => return fail(error),
         };
@@ -170,7 +168,11 @@ pub fn read_config<const N: usize>(
     // Up to four bytes are read in one access: no generation needed.
     let tries = if N <= 4 { 1 } else { 16 };
     for _ in 0..tries {
-        let before = if N <= 4 { 0 } else { transport.config_generation() };
+        let before = if N <= 4 {
+            0
+        } else {
+            transport.config_generation()
+        };
         if !transport.read_config(offset, &mut bytes) {
             return Err(SetupError::BadConfig);
         }
