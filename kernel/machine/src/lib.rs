@@ -30,6 +30,7 @@ pub mod sync;
 pub mod symbols;
 pub mod task;
 pub mod time;
+pub mod try_lock;
 pub mod user;
 pub mod vm;
 

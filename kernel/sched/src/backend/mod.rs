@@ -1,0 +1,15 @@
+//! How a thread stops and goes on: on the machine's CPUs, or as a thread of `std` on the host.
+
+#[cfg(target_os = "none")]
+mod kernel;
+#[cfg(target_os = "none")]
+pub(crate) use kernel::{Place, current, exit, spawn};
+#[cfg(target_os = "none")]
+pub use kernel::{in_user, init, park, preempt_point, start_cpu, stats, yield_now};
+
+#[cfg(not(target_os = "none"))]
+mod hosted;
+#[cfg(not(target_os = "none"))]
+pub(crate) use hosted::{Place, current, exit, spawn};
+#[cfg(not(target_os = "none"))]
+pub use hosted::{in_user, park, preempt_point, stats, yield_now};
