@@ -13,11 +13,11 @@ extern crate alloc;
 
 mod backend;
 mod lock;
-mod poll;
+pub mod poll;
 #[cfg(any(target_os = "none", test))]
 mod run_queue;
 mod thread;
-mod timer;
+pub mod timer;
 mod wait;
 
 pub use backend::{in_user, park, preempt_point, stats, yield_now};
@@ -36,7 +36,7 @@ pub use wait::{WaitQueue, Woken};
 ///
 /// # Errors
 /// [`Woken::Interrupted`] when that came first.
-pub fn sleep_until(deadline_ns: u64) -> Result<(), Woken> {
+pub fn sleep_until_ns(deadline_ns: u64) -> Result<(), Woken> {
     let nobody = WaitQueue::new();
     match nobody.wait_interruptible(Some(deadline_ns), || None::<()>) {
         Err(Woken::Interrupted) => Err(Woken::Interrupted),

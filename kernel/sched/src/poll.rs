@@ -113,10 +113,10 @@ impl Pollee {
 
     /// Adds an observer until the registration is dropped. Look at the object's state after this call: what changed
     /// before it is not announced again.
-    pub fn register(&self, observer: Weak<dyn Observer>) -> Registration {
+    pub fn register(&self, observer: &Weak<dyn Observer>) -> Registration {
         let id = self.observers.next.fetch_add(1, Ordering::Relaxed);
         let mut list = self.observers.list.lock();
-        list.push((id, observer));
+        list.push((id, observer.clone()));
         self.observers.len.store(list.len(), Ordering::SeqCst);
         drop(list);
         fence(Ordering::SeqCst);
@@ -202,10 +202,10 @@ mod tests {
             Arc::new(Last(AtomicU32::new(0))),
             Arc::new(Last(AtomicU32::new(0))),
         );
-        let weak: Weak<Last> = Arc::downgrade(&first);
-        let registration = pollee.register(weak);
-        let weak: Weak<Last> = Arc::downgrade(&second);
-        let _kept = pollee.register(weak);
+        let weak: Weak<dyn Observer> = Arc::<Last>::downgrade(&first);
+        let registration = pollee.register(&weak);
+        let weak: Weak<dyn Observer> = Arc::<Last>::downgrade(&second);
+        let _kept = pollee.register(&weak);
         pollee.notify(Events::IN);
         drop(registration);
         pollee.notify(Events::OUT);
