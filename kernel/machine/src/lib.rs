@@ -32,6 +32,8 @@ pub mod task;
 pub mod time;
 pub mod try_lock;
 pub mod user;
+#[cfg(target_arch = "x86_64")]
+pub mod vdso;
 pub mod vm;
 
 #[cfg(target_os = "none")]
