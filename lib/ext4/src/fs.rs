@@ -1,30 +1,96 @@
-//! The mounted file system and its public calls.
+//! The mounted file system: its state, access to metadata blocks, and the frame of a changing operation.
+//!
+//! The public calls live beside what they work on: `mount`, `namei` (names), `file` (data), `attrs`, `xattr`, `readdir`.
 
-use crate::{
-    Attrs, BlockDevice, DirEntry, Error, Extent, Ino, MountOptions, NewInode, RenameMode, Result,
-    StatFs, Timestamp, XattrMode,
-};
+use crate::cache::{Cache, Id, Kind, NumberMap};
+use crate::group::Group;
+use crate::journal::Journal;
+use crate::superblock::{Live, Super};
+use crate::{BlockDevice, Clock, Error, Ino, Result, Timestamp, group, sums};
+use alloc::boxed::Box;
 use alloc::vec::Vec;
+
+/// Blocks that one operation may change at most; a journal must have room for that before it starts.
+pub(crate) const OP_BLOCKS: usize = 96;
+/// An operation that can be cut into steps ends a step when it has changed that many blocks.
+pub(crate) const STEP_BLOCKS: usize = 40;
 
 /// A mounted file system.
 pub struct Ext4<D> {
-    device: D,
+    pub(crate) device: D,
+    pub(crate) sb: Super,
+    pub(crate) cache: Cache,
+    pub(crate) clock: Clock,
+    pub(crate) random: u64,
+    pub(crate) read_only: bool,
+    pub(crate) bulk: bool,
+    /// Something has been written since mount or the last clean unmount.
+    pub(crate) in_use: bool,
+    pub(crate) journal: Option<Journal>,
+    /// Blocks that a read-only mount replayed in memory.
+    pub(crate) overlay: NumberMap<u64, Box<[u8]>>,
+    /// For each group, blocks that are free on disk but must not be reused before the next commit.
+    pub(crate) busy: NumberMap<u32, Box<[u8]>>,
+    /// Freed metadata blocks of which the journal holds copies: to be revoked by the running transaction.
+    pub(crate) revoked: Vec<u64>,
+    /// Inodes changed in the running transaction; true if more than their times changed.
+    pub(crate) changed: NumberMap<Ino, bool>,
+    /// The orphan list, its head last.
+    pub(crate) orphans: Vec<Ino>,
+    /// The superblock has to be written with the next commit.
+    pub(crate) super_dirty: bool,
+    /// Where the next file without a neighbour starts looking for blocks.
+    pub(crate) data_cursor: u64,
+    /// The same for metadata.
+    pub(crate) meta_cursor: u64,
+    op: Op,
 }
 
-const LATER: Error = Error::Unsupported {
-    what: "not in this build yet",
-};
+/// What an operation needs to be undone, besides the blocks.
+struct Op {
+    active: bool,
+    frees: Vec<(u64, u32)>,
+    forget: Vec<u64>,
+    live: Live,
+    orphans: Option<Vec<Ino>>,
+}
 
-#[allow(unused_variables)]
 impl<D: BlockDevice> Ext4<D> {
-    /// Mounts the volume on `device`. Replays the journal and cleans up orphans where needed.
-    pub fn mount(device: D, options: MountOptions) -> Result<Self> {
-        Err(LATER)
-    }
-
-    /// Writes everything out and marks the volume clean. Further calls are allowed and make it dirty again.
-    pub fn unmount(&mut self) -> Result<()> {
-        Err(LATER)
+    /// Puts the parts together; `mount` does the rest.
+    pub(crate) fn assemble(
+        device: D,
+        sb: Super,
+        cache_blocks: usize,
+        clock: Clock,
+        seed: u64,
+    ) -> Self {
+        let live = sb.live;
+        Ext4 {
+            cache: Cache::new(sb.block_size as usize, cache_blocks.max(64)),
+            device,
+            sb,
+            clock,
+            random: seed | 1,
+            read_only: true,
+            bulk: false,
+            in_use: false,
+            journal: None,
+            overlay: NumberMap::default(),
+            busy: NumberMap::default(),
+            revoked: Vec::new(),
+            changed: NumberMap::default(),
+            orphans: Vec::new(),
+            super_dirty: false,
+            data_cursor: 0,
+            meta_cursor: 0,
+            op: Op {
+                active: false,
+                frees: Vec::new(),
+                forget: Vec::new(),
+                live,
+                orphans: None,
+            },
+        }
     }
 
     /// The device.
@@ -34,208 +100,169 @@ impl<D: BlockDevice> Ext4<D> {
 
     /// Block size in bytes.
     pub fn block_size(&self) -> u32 {
-        4096
+        self.sb.block_size
     }
 
-    /// Usage of the volume.
-    pub fn statfs(&self) -> StatFs {
-        unreachable!()
+    pub(crate) fn now(&self) -> Timestamp {
+        (self.clock)()
     }
 
-    /// Commits the running transaction: all changes so far are durable when this returns.
-    pub fn sync(&mut self) -> Result<()> {
-        Err(LATER)
+    /// A number for inode generations (xorshift64*).
+    pub(crate) fn random(&mut self) -> u32 {
+        self.random ^= self.random >> 12;
+        self.random ^= self.random << 25;
+        self.random ^= self.random >> 27;
+        (self.random.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 32) as u32
     }
 
-    /// Makes one inode durable: commits only if it changed in the running transaction, otherwise flushes the device.
-    /// With `data_only`, changes of times alone do not count (`fdatasync`).
-    pub fn fsync(&mut self, ino: Ino, data_only: bool) -> Result<()> {
-        Err(LATER)
+    /// The metadata block `nr`, read and checked if it is not cached.
+    pub(crate) fn block(&mut self, nr: u64, kind: Kind) -> Result<Id> {
+        if let Some(id) = self.cache.find(nr) {
+            if self.cache.get(id).kind != kind {
+                return Err(Error::corrupt("a block is used for two purposes"));
+            }
+            return Ok(id);
+        }
+        if nr >= self.sb.blocks || (nr == 0 && kind != Kind::Super) {
+            return Err(Error::corrupt("block number out of range"));
+        }
+        let mut data = self.cache.buffer();
+        self.read_block(nr, &mut data)?;
+        sums::verify(&self.sb, nr, kind, &data)?;
+        Ok(self.cache.insert(nr, kind, data))
     }
 
-    /// The inode that `name` stands for in `dir`. `.` and `..` work.
-    pub fn lookup(&mut self, dir: Ino, name: &[u8]) -> Result<Ino> {
-        Err(LATER)
+    /// Reads a block past the cache.
+    pub(crate) fn read_block(&self, nr: u64, data: &mut [u8]) -> Result<()> {
+        match self.overlay.get(&nr) {
+            Some(replayed) => data.copy_from_slice(replayed),
+            None => self.device.read(nr * u64::from(self.sb.block_size), data)?,
+        }
+        Ok(())
     }
 
-    /// The attributes of an inode. `NotFound` if it is free.
-    pub fn attrs(&mut self, ino: Ino) -> Result<Attrs> {
-        Err(LATER)
+    /// The contents of a cached block.
+    pub(crate) fn data(&self, id: Id) -> &[u8] {
+        &self.cache.get(id).data
     }
 
-    /// Sets permission bits (the low 12 bits of the mode) and the change time.
-    pub fn set_mode(&mut self, ino: Ino, perm: u16) -> Result<()> {
-        Err(LATER)
+    /// The contents of a cached block, to be changed.
+    pub(crate) fn edit(&mut self, id: Id) -> &mut [u8] {
+        debug_assert!(self.op.active);
+        self.cache.edit(id)
     }
 
-    /// Sets owner and group and the change time.
-    pub fn set_owner(&mut self, ino: Ino, uid: Option<u32>, gid: Option<u32>) -> Result<()> {
-        Err(LATER)
+    /// The descriptor of a group.
+    pub(crate) fn group(&mut self, number: u32) -> Result<Group> {
+        if number >= self.sb.groups {
+            return Err(Error::corrupt("group number"));
+        }
+        let (nr, at) = self.sb.desc_location(number);
+        let id = self.block(nr, Kind::GroupDesc)?;
+        let raw = &self.data(id)[at..at + self.sb.desc_size];
+        let group = Group::parse(&self.sb, raw);
+        let bit = 1u128 << (number % self.sb.descs_per_block());
+        if self.cache.get(id).verified & bit == 0 {
+            if self.sb.has_group_csum()
+                && crate::le::get16(raw, 30) != group::checksum(&self.sb, number, raw)
+            {
+                return Err(Error::corrupt("group descriptor checksum"));
+            }
+            group.check(&self.sb)?;
+            self.cache.get_mut(id).verified |= bit;
+        }
+        Ok(group)
     }
 
-    /// Sets the given times and, unless given, the change time to now.
-    pub fn set_times(
-        &mut self,
-        ino: Ino,
-        atime: Option<Timestamp>,
-        mtime: Option<Timestamp>,
-        ctime: Option<Timestamp>,
-    ) -> Result<()> {
-        Err(LATER)
+    /// Writes a descriptor back.
+    pub(crate) fn store_group(&mut self, number: u32, group: &Group) -> Result<()> {
+        let (nr, at) = self.sb.desc_location(number);
+        let id = self.block(nr, Kind::GroupDesc)?;
+        let raw = &mut self.cache.edit(id)[at..at + self.sb.desc_size];
+        group.store(&self.sb, number, raw);
+        Ok(())
     }
 
-    /// Sets the user-settable `FS_*_FL` flags (immutable, append-only, nodump, noatime, sync, dirsync).
-    pub fn set_flags(&mut self, ino: Ino, flags: u32) -> Result<()> {
-        Err(LATER)
+    /// Runs a changing operation: all of it happens or, when it fails, nothing.
+    pub(crate) fn change<T>(&mut self, act: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
+        if self.read_only {
+            return Err(Error::ReadOnly);
+        }
+        self.make_room()?;
+        self.op.active = true;
+        self.op.live = self.sb.live;
+        let result = act(self);
+        self.op.active = false;
+        match result {
+            Ok(value) => {
+                self.finish_op();
+                Ok(value)
+            }
+            Err(error) => {
+                self.undo_op();
+                Err(error)
+            }
+        }
     }
 
-    /// Makes a file of any kind but a symbolic link under `name` in `dir`.
-    pub fn create(&mut self, dir: Ino, name: &[u8], new: &NewInode) -> Result<Attrs> {
-        Err(LATER)
+    /// Whether a changing operation is in progress.
+    pub(crate) fn in_operation(&self) -> bool {
+        self.op.active
     }
 
-    /// Makes a regular file without a name (`O_TMPFILE`), on the orphan list until linked or released.
-    pub fn create_unnamed(&mut self, dir: Ino, new: &NewInode) -> Result<Attrs> {
-        Err(LATER)
+    fn finish_op(&mut self) {
+        self.cache.finish_op();
+        self.super_dirty |= self.sb.live != self.op.live;
+        self.op.orphans = None;
+        while let Some(nr) = self.op.forget.pop() {
+            if self.cache.forget(nr) {
+                self.revoked.push(nr);
+            }
+        }
+        self.op.frees.clear();
+        if self.journal.is_none() {
+            // Without a journal nothing waits for a commit; only the operation itself had to keep off.
+            self.busy.clear();
+        }
     }
 
-    /// Makes a symbolic link to `target` (1 to block size - 1 bytes).
-    pub fn symlink(
-        &mut self,
-        dir: Ino,
-        name: &[u8],
-        target: &[u8],
-        uid: u32,
-        gid: u32,
-    ) -> Result<Attrs> {
-        Err(LATER)
+    fn undo_op(&mut self) {
+        self.cache.undo_op();
+        self.sb.live = self.op.live;
+        if let Some(orphans) = self.op.orphans.take() {
+            self.orphans = orphans;
+        }
+        self.op.forget.clear();
+        while let Some((start, len)) = self.op.frees.pop() {
+            let (number, index) = self.sb.group_of(start);
+            if let Some(bits) = self.busy.get_mut(&number) {
+                crate::bitmap::clear(bits, index, len);
+            }
+        }
     }
 
-    /// The target of a symbolic link.
-    pub fn readlink(&mut self, ino: Ino) -> Result<Vec<u8>> {
-        Err(LATER)
+    /// Notes that a run inside one group was freed by the operation.
+    pub(crate) fn note_free(&mut self, start: u64, len: u32) {
+        let (number, index) = self.sb.group_of(start);
+        let size = self.sb.block_size as usize;
+        let bits = self
+            .busy
+            .entry(number)
+            .or_insert_with(|| alloc::vec![0; size].into_boxed_slice());
+        crate::bitmap::set(bits, index, len);
+        self.op.frees.push((start, len));
     }
 
-    /// Gives `ino` (not a directory) another name.
-    pub fn link(&mut self, dir: Ino, name: &[u8], ino: Ino) -> Result<()> {
-        Err(LATER)
+    /// Notes that a metadata block was freed by the operation.
+    pub(crate) fn note_forget(&mut self, nr: u64) {
+        self.op.forget.push(nr);
     }
 
-    /// Removes a name that is not a directory. Returns the inode and the links left. With none left it stays, on the
-    /// orphan list, until [`Ext4::release`].
-    pub fn unlink(&mut self, dir: Ino, name: &[u8]) -> Result<(Ino, u32)> {
-        Err(LATER)
-    }
-
-    /// Removes an empty directory. Its inode stays until [`Ext4::release`].
-    pub fn rmdir(&mut self, dir: Ino, name: &[u8]) -> Result<Ino> {
-        Err(LATER)
-    }
-
-    /// Frees an inode without links that nobody uses any more. Does nothing if it has links.
-    pub fn release(&mut self, ino: Ino) -> Result<()> {
-        Err(LATER)
-    }
-
-    /// Renames. Returns the inode that lost its last link by being replaced; the caller releases it when unused.
-    pub fn rename(
-        &mut self,
-        from_dir: Ino,
-        from: &[u8],
-        to_dir: Ino,
-        to: &[u8],
-        mode: RenameMode,
-    ) -> Result<Option<Ino>> {
-        Err(LATER)
-    }
-
-    /// Hands the entries of `dir` from `cookie` (0 is the start) to `each` until that returns false. Cookies are
-    /// positions in hash order, so other entries may come and go in between.
-    pub fn readdir(
-        &mut self,
-        dir: Ino,
-        cookie: u64,
-        each: &mut dyn FnMut(&DirEntry<'_>) -> bool,
-    ) -> Result<()> {
-        Err(LATER)
-    }
-
-    /// What lies at block `first` of a file: one run, cut to `count` blocks. Holes are runs too.
-    pub fn map(&mut self, ino: Ino, first: u32, count: u32) -> Result<Extent> {
-        Err(LATER)
-    }
-
-    /// Makes sure that block `first` has space: returns the run there, cut to `count` blocks, allocating an unwritten
-    /// one if it was a hole. May return fewer blocks than asked; call again for the rest. The file size stays.
-    pub fn allocate(&mut self, ino: Ino, first: u32, count: u32) -> Result<Extent> {
-        Err(LATER)
-    }
-
-    /// The data of these blocks is on its way to the device (the write call has returned): unwritten extents become
-    /// data, and the file size grows to `size` if that is larger.
-    pub fn mark_written(
-        &mut self,
-        ino: Ino,
-        first: u32,
-        count: u32,
-        size: Option<u64>,
-    ) -> Result<()> {
-        Err(LATER)
-    }
-
-    /// Sets the size without touching blocks (growing, or after the caller's own clean-up).
-    pub fn set_size(&mut self, ino: Ino, size: u64) -> Result<()> {
-        Err(LATER)
-    }
-
-    /// Sets the size; when shrinking frees the blocks behind it and zeroes the rest of the last block on the device.
-    pub fn truncate(&mut self, ino: Ino, size: u64) -> Result<()> {
-        Err(LATER)
-    }
-
-    /// Frees the whole blocks in the byte range and zeroes the partial ones. The size stays.
-    pub fn punch_hole(&mut self, ino: Ino, offset: u64, len: u64) -> Result<()> {
-        Err(LATER)
-    }
-
-    /// Allocates unwritten blocks for the holes in the byte range; the size grows unless `keep_size`.
-    pub fn fallocate(&mut self, ino: Ino, offset: u64, len: u64, keep_size: bool) -> Result<()> {
-        Err(LATER)
-    }
-
-    /// Reads file data. Returns the number of bytes, short at the end of the file.
-    pub fn read_at(&mut self, ino: Ino, offset: u64, buf: &mut [u8]) -> Result<usize> {
-        Err(LATER)
-    }
-
-    /// Writes file data, growing the file as needed. Sets modification and change time.
-    pub fn write_at(&mut self, ino: Ino, offset: u64, data: &[u8]) -> Result<()> {
-        Err(LATER)
-    }
-
-    /// The value of an extended attribute, by its full name (`user.x`).
-    pub fn get_xattr(&mut self, ino: Ino, name: &[u8]) -> Result<Vec<u8>> {
-        Err(LATER)
-    }
-
-    /// Sets an extended attribute.
-    pub fn set_xattr(
-        &mut self,
-        ino: Ino,
-        name: &[u8],
-        value: &[u8],
-        mode: XattrMode,
-    ) -> Result<()> {
-        Err(LATER)
-    }
-
-    /// Removes an extended attribute.
-    pub fn remove_xattr(&mut self, ino: Ino, name: &[u8]) -> Result<()> {
-        Err(LATER)
-    }
-
-    /// The full names of all extended attributes, each ended by a zero byte, as `listxattr`.
-    pub fn list_xattrs(&mut self, ino: Ino) -> Result<Vec<u8>> {
-        Err(LATER)
+    /// The orphan list, to be changed by the operation.
+    pub(crate) fn orphans_mut(&mut self) -> &mut Vec<Ino> {
+        if self.op.orphans.is_none() {
+            self.op.orphans = Some(self.orphans.clone());
+        }
+        &mut self.orphans
     }
 }

@@ -35,15 +35,31 @@ extern crate alloc;
 #[cfg(feature = "std")]
 extern crate std;
 
+mod balloc;
+mod bitmap;
+mod cache;
 mod crc;
 mod device;
+mod dir;
 mod error;
+mod extent;
+mod file;
 mod fs;
+mod group;
 #[cfg(feature = "std")]
 mod host;
+mod ialloc;
+mod inode;
+mod journal;
+mod le;
 mod mkfs;
+mod mount;
+mod namei;
+mod sums;
+mod superblock;
 mod time;
 mod types;
+mod xattr;
 
 pub use device::{BlockDevice, IoError};
 pub use error::{Error, Result};
