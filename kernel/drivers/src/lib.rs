@@ -17,6 +17,7 @@ mod error;
 mod fuzz;
 pub mod nic;
 pub mod pci;
+pub mod random;
 pub mod virtio;
 
 pub use error::IoError;
