@@ -1,5 +1,8 @@
 //! What the integration tests share: images in a temporary folder, e2fsprogs, a small random generator.
+
 #![allow(dead_code, missing_docs)]
+
+pub mod model;
 
 use ext4::{
     BlockDevice, Ext4, FileDevice, FileKind, MemDevice, MkfsOptions, MountOptions, NewInode,
