@@ -1,3 +1,42 @@
-//! The `fs` room of the kernel.
+//! The file-system room: path names, the dentry cache, the page cache, and the file systems that
+//! are mounted.
+//!
+//! - [`Namespace`] resolves paths and does what system calls ask of names; [`OpenFile`] is what a
+//!   descriptor points to; [`File`] what can stand behind one; [`Inode`] and [`FileSystem`] what a
+//!   file system offers.
+//! - [`cache`] keeps file contents; `read`, `write`, `mmap` and `sendfile` see the same pages.
+//! - `ext4`, `tmpfs`, `devfs`, `procfs`, `sysfs`: the file systems.
+//!
+//! The descriptor table, the layout of `struct stat`, pipes, sockets and terminals are in the
+//! `linux` room; the format of ext4 on disk is in `lib/ext4`.
 #![cfg_attr(target_os = "none", no_std)]
 #![forbid(unsafe_code)]
+
+extern crate alloc;
+
+pub mod cache;
+pub mod dentry;
+pub mod directory;
+mod file;
+mod inode;
+mod mount;
+mod namespace;
+pub mod notify;
+mod open;
+mod ops;
+pub mod regular;
+pub mod special;
+#[cfg(test)]
+mod testing;
+pub mod time;
+mod types;
+
+pub use cache::PageCache;
+pub use dentry::Dentry;
+pub use file::{File, MmapSource, OpenFile, Whence, clamp_count};
+pub use inode::{Emit, FileSystem, Inode, LinkTarget, NewInode, same_inode};
+pub use mount::{Mount, Path, Superblock, without_privileges};
+pub use namespace::{LookupFlags, Namespace, Parent, ParentKind, Start};
+pub use open::{FifoOpener, set_fifo_opener};
+pub use ops::SetTime;
+pub use types::*;
