@@ -10,9 +10,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let target = PathBuf::from(env::var("OUT_DIR")?).join("kernel.img");
     match env::var_os("NANOS_KERNEL").filter(|v| !v.is_empty()) {
         Some(kernel) => {
-            println!("cargo::rerun-if-changed={}", PathBuf::from(&kernel).display());
-            let bytes = fs::read(&kernel)
-                .map_err(|e| format!("NANOS_KERNEL={}: {e}", kernel.display()))?;
+            println!(
+                "cargo::rerun-if-changed={}",
+                PathBuf::from(&kernel).display()
+            );
+            let bytes =
+                fs::read(&kernel).map_err(|e| format!("NANOS_KERNEL={}: {e}", kernel.display()))?;
             fs::write(target, bytes)?;
         }
         None => fs::write(target, [])?,

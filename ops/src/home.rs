@@ -27,11 +27,6 @@ impl Home {
         }
     }
 
-    /// The folder itself.
-    pub fn root(&self) -> &Path {
-        &self.root
-    }
-
     /// Disk images.
     pub fn images(&self) -> PathBuf {
         self.root.join("images")
@@ -81,6 +76,8 @@ pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
         .tempfile_in(folder)
         .with_context(context)?;
     fs::write(file.path(), bytes).with_context(context)?;
-    file.persist(path).map_err(|e| e.error).with_context(context)?;
+    file.persist(path)
+        .map_err(|e| e.error)
+        .with_context(context)?;
     Ok(())
 }

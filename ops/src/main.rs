@@ -29,7 +29,10 @@ pub const NANOS_VERSION: &str = env!("CARGO_PKG_VERSION");
 
 fn main() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().collect();
-    let result = if arguments.get(1).is_some_and(|a| a == hypervisor::run::EXEC_BOUND) {
+    let result = if arguments
+        .get(1)
+        .is_some_and(|a| a == hypervisor::run::EXEC_BOUND)
+    {
         hypervisor::run::exec_bound(&arguments[2..]).map(|()| 0)
     } else {
         cli::main(arguments.into_iter())

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::Result;
-use comfy_table::{Attribute, Cell, Color, ContentArrangement, Table, presets};
+use comfy_table::{Attribute, Cell, Color, ContentArrangement, Table};
 use serde::Serialize;
 
 /// Prints a line to standard output. A reader that has gone away is an error, not a panic.
@@ -25,7 +25,6 @@ pub fn note(text: impl AsRef<str>) {
 pub fn table(headers: &[&str], rows: Vec<Vec<String>>) -> Result<()> {
     let mut table = Table::new();
     table
-        .load_preset(presets::ASCII_FULL)
         .set_content_arrangement(ContentArrangement::Disabled)
         .set_header(headers.iter().map(|h| {
             Cell::new(h.to_uppercase())

@@ -281,11 +281,18 @@ impl RunFlags {
     /// Lays the flags over a configuration.
     pub fn apply(&self, config: &mut Config) -> Result<()> {
         if self.bridged && self.tapname.is_none() {
-            bail!("--bridged is not supported without --tapname: making a bridge needs root; make a tap device and name it");
+            bail!(
+                "--bridged is not supported without --tapname: making a bridge needs root; make a tap device and name it"
+            );
         }
-        for (flag, value) in [("bridgename", &self.bridgename), ("bridgeipaddress", &self.bridgeipaddress)] {
+        for (flag, value) in [
+            ("bridgename", &self.bridgename),
+            ("bridgeipaddress", &self.bridgeipaddress),
+        ] {
             if value.is_some() {
-                bail!("--{flag} is not supported: making a bridge needs root; make a tap device and name it with --tapname");
+                bail!(
+                    "--{flag} is not supported: making a bridge needs root; make a tap device and name it with --tapname"
+                );
             }
         }
         let mut debug = |flag: &str| {
@@ -295,7 +302,9 @@ impl RunFlags {
             }
         };
         if self.trace {
-            ["trace", "debugsyscalls", "fault", "futex_trace"].map(&mut debug);
+            for flag in ["trace", "debugsyscalls", "fault", "futex_trace"] {
+                debug(flag);
+            }
         }
         for (flag, set) in [
             ("syscall_summary", self.syscall_summary),
@@ -316,8 +325,12 @@ impl RunFlags {
             config.kernel = Some(kernel.clone());
         }
         let run = config.run_mut();
-        run.ports.get_or_insert_default().extend(self.port.iter().cloned());
-        run.udp_ports.get_or_insert_default().extend(self.udp.iter().cloned());
+        run.ports
+            .get_or_insert_default()
+            .extend(self.port.iter().cloned());
+        run.udp_ports
+            .get_or_insert_default()
+            .extend(self.udp.iter().cloned());
         for (flag, key) in [
             (&self.memory, &mut run.memory),
             (&self.machine, &mut run.machine),

@@ -11,10 +11,10 @@ use serde_json::Value;
 use crate::config::{Config, support};
 use crate::home::Home;
 use crate::hypervisor::accel::{self, Accel};
+use crate::hypervisor::kernel;
 use crate::hypervisor::ports::{self, Protocol};
 use crate::hypervisor::qemu::{self, Backend, Fixed, Machine, Settings};
 use crate::hypervisor::run::{Scratch, find_qemu, run};
-use crate::hypervisor::kernel;
 use crate::output::note;
 
 /// RAM unless said otherwise.
@@ -77,7 +77,9 @@ pub fn boot(home: &Home, config: &Config, image: &Path, patch: Option<Value>) ->
             bail!("port {port} can not both be forwarded and serve the debugger");
         }
         if debug {
-            note(format!("waiting for a debugger: gdb -ex 'target remote :{port}'"));
+            note(format!(
+                "waiting for a debugger: gdb -ex 'target remote :{port}'"
+            ));
         }
     }
     if let Some(port) = settings.user_qmp {
@@ -110,7 +112,9 @@ fn acceleration(config: &Config, debug: bool) -> Accel {
     }
     let found = accel::detect();
     if let Accel::Emulation(why) = &found {
-        note(format!("no KVM: {why}; running under emulation, which is slower"));
+        note(format!(
+            "no KVM: {why}; running under emulation, which is slower"
+        ));
     }
     found
 }
@@ -118,7 +122,11 @@ fn acceleration(config: &Config, debug: bool) -> Accel {
 /// RAM in MiB.
 fn memory(config: &Config) -> Result<u64> {
     let run = config.run();
-    let text = run.memory.as_deref().filter(|m| !m.is_empty()).unwrap_or(MEMORY);
+    let text = run
+        .memory
+        .as_deref()
+        .filter(|m| !m.is_empty())
+        .unwrap_or(MEMORY);
     // As in the existing tool, a bare number counts MiB, as it does for QEMU.
     let text = if text.bytes().all(|b| b.is_ascii_digit()) {
         format!("{text}M")
@@ -159,7 +167,9 @@ fn nics(config: &Config) -> Result<Vec<Backend>> {
     let forwards = forwards(config)?;
     if let Some(tap) = run.tap_name.filter(|t| !t.is_empty()) {
         if !forwards.is_empty() {
-            bail!("ports are not forwarded with --tapname: the program is reached at its own address");
+            bail!(
+                "ports are not forwarded with --tapname: the program is reached at its own address"
+            );
         }
         return Ok(vec![Backend::Tap(tap)]);
     }

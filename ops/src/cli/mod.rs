@@ -19,7 +19,12 @@ use flags::GlobalFlags;
 
 /// Packages and runs programs as nanos unikernels.
 #[derive(Debug, Parser)]
-#[command(name = "ops", version, max_term_width = 100, disable_help_subcommand = false)]
+#[command(
+    name = "ops",
+    version,
+    max_term_width = 100,
+    disable_help_subcommand = false
+)]
 pub struct Cli {
     #[command(flatten)]
     pub global: GlobalFlags,
@@ -73,7 +78,10 @@ fn loosen(command: Command) -> Command {
 
 /// Reads the command line and carries it out; returns the exit code.
 pub fn main(arguments: impl Iterator<Item = OsString>) -> Result<u8> {
-    let cli = match command().try_get_matches_from(arguments).and_then(|m| Cli::from_arg_matches(&m)) {
+    let cli = match command()
+        .try_get_matches_from(arguments)
+        .and_then(|m| Cli::from_arg_matches(&m))
+    {
         Ok(cli) => cli,
         Err(e) => {
             // Nobody is left to be told when the stream is gone.
@@ -119,7 +127,9 @@ mod tests {
         assert_eq!(run(&["run", "x"]).run.accel, None);
         assert_eq!(run(&["run", "--accel=false", "x"]).run.accel, Some(false));
         assert_eq!(run(&["run", "--accel", "x"]).run.accel, Some(true));
-        let c = run(&["run", "-a", "-x", "-a", "--y=z", "-e", "A=b=c", "x", "-p", "80"]);
+        let c = run(&[
+            "run", "-a", "-x", "-a", "--y=z", "-e", "A=b=c", "x", "-p", "80",
+        ]);
         assert_eq!(c.build.args, ["-x", "--y=z"]);
         assert_eq!(c.build.envs, ["A=b=c"]);
         assert_eq!(c.run.port, ["80"]);

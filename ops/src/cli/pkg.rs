@@ -135,9 +135,10 @@ impl PkgCommand {
                 support::arch(c.arch.as_deref().unwrap_or_default())?;
                 let term = c.term.to_lowercase();
                 let has = |text: &str| text.to_lowercase().contains(&term);
-                let found = store.list()?.into_iter().filter(|p| {
-                    has(&p.name) || has(&p.description) || has(&p.language)
-                });
+                let found = store
+                    .list()?
+                    .into_iter()
+                    .filter(|p| has(&p.name) || has(&p.description) || has(&p.language));
                 print(found.collect(), global)?;
             }
             PkgCommand::Get(c) => {
@@ -185,7 +186,9 @@ impl ListCommand {
             let regex = Regex::new(&format!("(?i){pattern}"))
                 .with_context(|| format!("--search {pattern} is not a regular expression"))?;
             list.retain(|p| {
-                [&p.language, &p.name, &p.namespace].iter().any(|t| regex.is_match(t))
+                [&p.language, &p.name, &p.namespace]
+                    .iter()
+                    .any(|t| regex.is_match(t))
             });
         }
         print(list, global)
@@ -198,9 +201,25 @@ fn print(list: Vec<Listed>, global: &GlobalFlags) -> Result<()> {
     }
     let rows = list
         .into_iter()
-        .map(|p| vec![p.namespace, p.name, p.version, p.language, p.arch, p.description])
+        .map(|p| {
+            vec![
+                p.namespace,
+                p.name,
+                p.version,
+                p.language,
+                p.arch,
+                p.description,
+            ]
+        })
         .collect();
-    let headers = ["Namespace", "PackageName", "Version", "Language", "CPU Arch", "Description"];
+    let headers = [
+        "Namespace",
+        "PackageName",
+        "Version",
+        "Language",
+        "CPU Arch",
+        "Description",
+    ];
     output::table(&headers, rows)
 }
 
@@ -214,7 +233,10 @@ fn list_contents(folder: &Path, global: &GlobalFlags) -> Result<()> {
     }
     let files = contents(folder)?;
     if global.json {
-        let items: Vec<Item> = files.into_iter().map(|(dir, name)| Item { name, dir }).collect();
+        let items: Vec<Item> = files
+            .into_iter()
+            .map(|(dir, name)| Item { name, dir })
+            .collect();
         return output::json(&items);
     }
     for (dir, name) in files {
@@ -270,7 +292,8 @@ impl LoadCommand {
         };
         let config = merged(&read_manifest(&folder)?, &given);
         launch::check(&config)?;
-        let program = collect::package_program(&folder, config.program.as_deref().unwrap_or_default())?;
+        let program =
+            collect::package_program(&folder, config.program.as_deref().unwrap_or_default())?;
         let (name, path) = image_of(home, &config, &program)?;
         if self.run.skipbuild {
             let image = images::existing(home, &name)?;
@@ -321,7 +344,8 @@ mod tests {
     #[test]
     fn a_packages_arguments_come_first() {
         let read = |t: &str| crate::config::parse(t.as_bytes(), Path::new("c")).unwrap();
-        let package = read(r#"{"Program":"/p","Args":["p"],"Env":{"A":"1","B":"1"},"Files":["x"]}"#);
+        let package =
+            read(r#"{"Program":"/p","Args":["p"],"Env":{"A":"1","B":"1"},"Files":["x"]}"#);
         let given = read(r#"{"Args":["s.py"],"Env":{"B":"2"},"Files":["y"],"BaseVolumeSz":"1g"}"#);
         let m = merged(&package, &given);
         assert_eq!(m.args(), ["p", "s.py"]);

@@ -44,7 +44,9 @@ fn qemu_version() -> String {
         Ok(output) => {
             let text = String::from_utf8_lossy(&output.stdout).into_owned();
             let first = text.lines().next().unwrap_or_default();
-            first.trim_start_matches("QEMU emulator version ").to_string()
+            first
+                .trim_start_matches("QEMU emulator version ")
+                .to_string()
         }
         Err(_) => "not installed".to_string(),
     }
@@ -52,6 +54,8 @@ fn qemu_version() -> String {
 
 /// Whether this machine is itself a guest.
 fn virtualized() -> bool {
-    fs::read_to_string("/proc/cpuinfo")
-        .is_ok_and(|text| text.lines().any(|l| l.starts_with("flags") && l.contains(" hypervisor")))
+    fs::read_to_string("/proc/cpuinfo").is_ok_and(|text| {
+        text.lines()
+            .any(|l| l.starts_with("flags") && l.contains(" hypervisor"))
+    })
 }

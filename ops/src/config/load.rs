@@ -16,8 +16,8 @@ pub fn parse(text: &[u8], name: &Path) -> Result<Config> {
         Some((line, column)) => format!("{}:{line}:{column}", name.display()),
         None => name.display().to_string(),
     };
-    let value = manifest::json::parse(text)
-        .map_err(|e| anyhow!("{}: {}", place(e.position), e.message))?;
+    let value =
+        manifest::json::parse(text).map_err(|e| anyhow!("{}: {}", place(e.position), e.message))?;
     Config::deserialize(Strict(&value)).map_err(|e| {
         let path = e.path();
         let at = place(manifest::json::locate(text, &path, false));

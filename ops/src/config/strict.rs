@@ -88,6 +88,8 @@ impl<'de> Deserializer<'de> for Strict<'de> {
     ) -> Result<V::Value, PathError> {
         match self.0 {
             Value::Object(map) => visitor.visit_map(Members::new(map, Some(fields))),
+            // Left alone, serde would take an array for the fields in their order.
+            Value::Array(_) => Err(PathError::new("invalid type: array, expected an object")),
             _ => self.deserialize_any(visitor),
         }
     }
@@ -135,10 +137,7 @@ impl<'de> MapAccess<'de> for Members<'de> {
         seed.deserialize(StrDeserializer::new(name)).map(Some)
     }
 
-    fn next_value_seed<V: DeserializeSeed<'de>>(
-        &mut self,
-        seed: V,
-    ) -> Result<V::Value, PathError> {
+    fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, PathError> {
         let (key, value) = self
             .current
             .take()

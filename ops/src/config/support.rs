@@ -3,7 +3,7 @@
 
 use anyhow::{Result, bail};
 
-use super::{Config, RunConfig, given};
+use super::{Config, RunConfig};
 use crate::NANOS_VERSION;
 
 /// Kernel modules of the existing kernel whose work is part of this one: naming them is harmless.
@@ -14,19 +14,47 @@ const GUARDS: &[&str] = &["firewall", "sandbox"];
 
 /// Fails on the first key that asks for something this tool does not do.
 pub fn check(config: &Config) -> Result<()> {
-    if let Some(platform) = config.cloud_config.as_ref().and_then(|c| c.platform.as_deref()) {
+    if let Some(platform) = config
+        .cloud_config
+        .as_ref()
+        .and_then(|c| c.platform.as_deref())
+    {
         provider(platform)?;
     }
     for (key, set, why) in [
-        ("Boot", config.boot.is_some(), "the kernel is started directly"),
-        ("UefiBoot", config.uefi_boot.is_some(), "images have no UEFI partition"),
-        ("Uefi", config.uefi == Some(true), "images have no UEFI partition"),
-        ("KlibDir", config.klib_dir.is_some(), "the kernel has no loadable modules"),
+        (
+            "Boot",
+            config.boot.is_some(),
+            "the kernel is started directly",
+        ),
+        (
+            "UefiBoot",
+            config.uefi_boot.is_some(),
+            "images have no UEFI partition",
+        ),
+        (
+            "Uefi",
+            config.uefi == Some(true),
+            "images have no UEFI partition",
+        ),
+        (
+            "KlibDir",
+            config.klib_dir.is_some(),
+            "the kernel has no loadable modules",
+        ),
         ("TFSv4", config.tfsv4 == Some(true), "images are ext4"),
         ("NightlyBuild", config.nightly_build == Some(true), NIGHTLY),
         ("PackageBaseURL", config.package_base_url.is_some(), NO_HUB),
-        ("PackageManifestURL", config.package_manifest_url.is_some(), NO_HUB),
-        ("Mounts", config.mounts.as_ref().is_some_and(|m| !m.is_empty()), VOLUMES),
+        (
+            "PackageManifestURL",
+            config.package_manifest_url.is_some(),
+            NO_HUB,
+        ),
+        (
+            "Mounts",
+            config.mounts.as_ref().is_some_and(|m| !m.is_empty()),
+            VOLUMES,
+        ),
         ("VolumesDir", config.volumes_dir.is_some(), VOLUMES),
     ] {
         if set {
@@ -55,14 +83,38 @@ const VOLUMES: &str = "volumes are not there yet";
 
 fn run(run: &RunConfig) -> Result<()> {
     for (key, set, why) in [
-        ("GPUs", run.gpus.is_some_and(|n| n > 0), "there is no device passthrough"),
-        ("GPUType", run.gpu_type.is_some(), "there is no device passthrough"),
-        ("Bridged", run.bridged == Some(true) && run.tap_name.is_none(), BRIDGE),
+        (
+            "GPUs",
+            run.gpus.is_some_and(|n| n > 0),
+            "there is no device passthrough",
+        ),
+        (
+            "GPUType",
+            run.gpu_type.is_some(),
+            "there is no device passthrough",
+        ),
+        (
+            "Bridged",
+            run.bridged == Some(true) && run.tap_name.is_none(),
+            BRIDGE,
+        ),
         ("BridgeName", run.bridge_name.is_some(), BRIDGE),
         ("BridgeIPAddress", run.bridge_ip_address.is_some(), BRIDGE),
-        ("Mounts", run.mounts.as_ref().is_some_and(|m| !m.is_empty()), VOLUMES),
-        ("Background", run.background == Some(true), "`run` stays in the foreground"),
-        ("BackgroundDetach", run.background_detach == Some(true), "`run` stays in the foreground"),
+        (
+            "Mounts",
+            run.mounts.as_ref().is_some_and(|m| !m.is_empty()),
+            VOLUMES,
+        ),
+        (
+            "Background",
+            run.background == Some(true),
+            "`run` stays in the foreground",
+        ),
+        (
+            "BackgroundDetach",
+            run.background_detach == Some(true),
+            "`run` stays in the foreground",
+        ),
     ] {
         if set {
             bail!("RunConfig.{key} is not supported: {why}");
@@ -107,9 +159,4 @@ pub fn nightly() -> Result<()> {
 /// Fails for `--mounts`.
 pub fn mounts() -> Result<()> {
     bail!("--mounts is not supported: {VOLUMES}")
-}
-
-/// Whether the configuration has any key at all (for messages).
-pub fn is_empty(config: &Config) -> bool {
-    given(config).as_object().is_none_or(serde_json::Map::is_empty)
 }

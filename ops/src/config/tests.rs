@@ -66,7 +66,9 @@ fn every_key_of_the_existing_tool_is_known() {
 
 #[test]
 fn layers_merge_like_json() {
-    let base = read(r#"{"Args":["x","y"],"Env":{"A":"1","B":"2"},"RunConfig":{"CPUs":1,"Memory":"1g"}}"#).unwrap();
+    let base =
+        read(r#"{"Args":["x","y"],"Env":{"A":"1","B":"2"},"RunConfig":{"CPUs":1,"Memory":"1g"}}"#)
+            .unwrap();
     let over = read(r#"{"Args":["z"],"Env":{"B":"3"},"RunConfig":{"Memory":"2g"}}"#).unwrap();
     let both = base.overlaid_with(&over);
     assert_eq!(both.args(), ["z"]);
@@ -79,7 +81,10 @@ fn layers_merge_like_json() {
 #[test]
 fn what_is_not_supported_is_said() {
     for (text, wanted) in [
-        (r#"{"CloudConfig":{"Platform":"gcp"}}"#, "target cloud `gcp`"),
+        (
+            r#"{"CloudConfig":{"Platform":"gcp"}}"#,
+            "target cloud `gcp`",
+        ),
         (r#"{"Uefi":true}"#, "Uefi is not supported"),
         (r#"{"Klibs":["tls"]}"#, "`tls`"),
         (r#"{"ManifestPassthrough":{"firewall":{}}}"#, "`firewall`"),
@@ -88,8 +93,14 @@ fn what_is_not_supported_is_said() {
         (r#"{"RunConfig":{"Bridged":true}}"#, "RunConfig.Bridged"),
         (r#"{"RunConfig":{"GPUs":1}}"#, "RunConfig.GPUs"),
     ] {
-        let error = support::check(&read(text).unwrap()).unwrap_err().to_string();
+        let error = support::check(&read(text).unwrap())
+            .unwrap_err()
+            .to_string();
         assert!(error.contains(wanted), "{text}: {error}");
     }
-    support::check(&read(r#"{"Klibs":["tmpfs"],"CloudConfig":{"Platform":"onprem","Zone":"x"},"Uefi":false}"#).unwrap()).unwrap();
+    support::check(
+        &read(r#"{"Klibs":["tmpfs"],"CloudConfig":{"Platform":"onprem","Zone":"x"},"Uefi":false}"#)
+            .unwrap(),
+    )
+    .unwrap();
 }

@@ -200,9 +200,9 @@ impl Search<'_> {
     fn find(&self, name: &str, by: &Object, rpath: &[Dir]) -> Result<Found> {
         if name.contains('/') {
             let file = expand(&[name.to_string()], &by.origin).remove(0);
-            return self
-                .usable(&file.host, file.guest)
-                .with_context(|| format!("{} needs the library {name}, which is missing", by.name));
+            return self.usable(&file.host, file.guest).with_context(|| {
+                format!("{} needs the library {name}, which is missing", by.name)
+            });
         }
         let mut looked: Vec<PathBuf> = Vec::new();
         let mut among = |dirs: &[Dir]| {
@@ -332,7 +332,10 @@ mod tests {
         assert!(needs.interpreter.unwrap().host.exists());
         assert!(needs.libraries.iter().any(|(name, _)| name == "libc.so.6"));
         for (name, found) in &needs.libraries {
-            assert!(found.host.exists() && found.guest.ends_with(name), "{found:?}");
+            assert!(
+                found.host.exists() && found.guest.ends_with(name),
+                "{found:?}"
+            );
         }
     }
 
@@ -340,7 +343,12 @@ mod tests {
     fn rpath_is_inherited_and_runpath_is_not() {
         let folder = tempfile::tempdir().unwrap();
         let at = folder.path();
-        cc(at, "deep/libdeep.so", "int deep(void){return 1;}", &["-shared", "-fPIC"]);
+        cc(
+            at,
+            "deep/libdeep.so",
+            "int deep(void){return 1;}",
+            &["-shared", "-fPIC"],
+        );
         cc(
             at,
             "near/libnear.so",
@@ -356,14 +364,19 @@ mod tests {
 
         // $ORIGIN is beside the program in the guest, wherever the program lies here.
         let guest = Path::new("/bin/old");
-        let found = needs(&Host::default(), &at.join("bin/old"), guest).unwrap().libraries;
+        let found = needs(&Host::default(), &at.join("bin/old"), guest)
+            .unwrap()
+            .libraries;
         let deep = found.iter().find(|(name, _)| name == "libdeep.so").unwrap();
         assert_eq!(deep.1.guest, Path::new("/deep/libdeep.so"));
         assert_eq!(deep.1.host, at.join("deep/libdeep.so"));
 
         let error = needs(&Host::default(), &at.join("bin/new"), guest).unwrap_err();
         let text = error.to_string();
-        assert!(text.contains("libnear.so needs the library libdeep.so"), "{text}");
+        assert!(
+            text.contains("libnear.so needs the library libdeep.so"),
+            "{text}"
+        );
         assert!(text.contains("/usr/lib"), "{text}");
     }
 
@@ -376,7 +389,10 @@ mod tests {
         fs::write(at.join("usr/lib/x"), "x").unwrap();
         let host = Host::new(Some(at.to_path_buf()));
         assert_eq!(host.find(Path::new("/lib/x")), Some(at.join("usr/lib/x")));
-        assert_eq!(host.find(Path::new("/etc/passwd")), Some("/etc/passwd".into()));
+        assert_eq!(
+            host.find(Path::new("/etc/passwd")),
+            Some("/etc/passwd".into())
+        );
         assert_eq!(host.find(Path::new("/none/x")), None);
     }
 

@@ -191,7 +191,11 @@ mod tests {
     fn reads_the_test_program_itself() {
         let elf = read(&std::env::current_exe().unwrap()).unwrap();
         assert!(elf.interpreter.unwrap().contains("ld-linux"));
-        assert!(elf.needed.iter().any(|n| n == "libc.so.6"), "{:?}", elf.needed);
+        assert!(
+            elf.needed.iter().any(|n| n == "libc.so.6"),
+            "{:?}",
+            elf.needed
+        );
     }
 
     #[test]
@@ -202,7 +206,9 @@ mod tests {
             std::fs::write(&path, bytes).unwrap();
             format!("{:#}", read(&path).unwrap_err())
         };
-        assert!(says("a.py", b"#!/usr/bin/env python3.11\nprint()").contains("ops pkg load python -a"));
+        assert!(
+            says("a.py", b"#!/usr/bin/env python3.11\nprint()").contains("ops pkg load python -a")
+        );
         assert!(says("b.py", b"print()").contains("ops pkg load python -a"));
         assert!(says("c.sh", b"#! /bin/sh\n").contains("a script for /bin/sh"));
         assert!(says("d", b"hello").contains("is not an ELF program"));

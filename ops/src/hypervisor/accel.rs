@@ -14,7 +14,11 @@ pub enum Accel {
 /// Finds out.
 pub fn detect() -> Accel {
     let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let opens = OpenOptions::new().read(true).write(true).open("/dev/kvm").map(drop);
+    let opens = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open("/dev/kvm")
+        .map(drop);
     decide(&cpuinfo, opens)
 }
 
@@ -48,6 +52,9 @@ mod tests {
         assert!(matches!(decide(without, Ok(())), Accel::Emulation(w) if w.contains("vmx")));
         let denied = Err(Error::from(ErrorKind::PermissionDenied));
         assert!(matches!(decide(with, denied), Accel::Emulation(w) if w.contains("group kvm")));
-        assert!(matches!(decide("", Err(Error::from(ErrorKind::NotFound))), Accel::Emulation(_)));
+        assert!(matches!(
+            decide("", Err(Error::from(ErrorKind::NotFound))),
+            Accel::Emulation(_)
+        ));
     }
 }

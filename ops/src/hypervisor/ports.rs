@@ -33,12 +33,16 @@ pub struct Forward {
 
 /// Reads forwards as `-p` takes them: `80`, `80,81`, `8080-80` (host to guest), `8080:80`, `0.0.0.0:8080:80`.
 pub fn parse(text: &str, protocol: Protocol) -> Result<Vec<Forward>> {
-    text.split(',').map(|one| single(one.trim(), protocol)).collect()
+    text.split(',')
+        .map(|one| single(one.trim(), protocol))
+        .collect()
 }
 
 fn single(text: &str, protocol: Protocol) -> Result<Forward> {
     let context = || {
-        format!("`{text}` is not a port: write 80, 80,81, 8080-80 (host to guest) or 0.0.0.0:8080:80")
+        format!(
+            "`{text}` is not a port: write 80, 80,81, 8080-80 (host to guest) or 0.0.0.0:8080:80"
+        )
     };
     let parts: Vec<&str> = text.split(':').collect();
     let (address, host, guest) = match &parts[..] {
@@ -99,7 +103,11 @@ pub fn check_free(forwards: &[Forward]) -> Result<()> {
 }
 
 fn suggestion(port: u16) -> u16 {
-    if port < 1024 { port + 8000 } else { port.checked_add(1).unwrap_or(8080) }
+    if port < 1024 {
+        port + 8000
+    } else {
+        port.checked_add(1).unwrap_or(8080)
+    }
 }
 
 #[cfg(test)]
@@ -122,7 +130,9 @@ mod tests {
         assert_eq!(read("8080-80"), [local(8080, 80)]);
         assert_eq!(read("8080:80,9"), [local(8080, 80), local(9, 9)]);
         assert_eq!(read("0.0.0.0:8000:80"), [("0.0.0.0".to_string(), 8000, 80)]);
-        for bad in ["", "x", "0", "65536", "1-2-3", "-1", "80,", "+80", "a:1:2", "1:2:3:4", "80-"] {
+        for bad in [
+            "", "x", "0", "65536", "1-2-3", "-1", "80,", "+80", "a:1:2", "1:2:3:4", "80-",
+        ] {
             let error = parse(bad, Protocol::Tcp).unwrap_err().to_string();
             assert!(error.contains("is not a port"), "{bad}: {error}");
         }
@@ -134,10 +144,18 @@ mod tests {
         let port = taken.local_addr().unwrap().port();
         let forwards = parse(&port.to_string(), Protocol::Tcp).unwrap();
         let error = check_free(&forwards).unwrap_err().to_string();
-        assert!(error.contains(&format!("tcp port {port} is in use")), "{error}");
+        assert!(
+            error.contains(&format!("tcp port {port} is in use")),
+            "{error}"
+        );
         drop(taken);
         check_free(&forwards).unwrap();
         let twice = parse(&format!("{port},{port}-80"), Protocol::Tcp).unwrap();
-        assert!(check_free(&twice).unwrap_err().to_string().contains("twice"));
+        assert!(
+            check_free(&twice)
+                .unwrap_err()
+                .to_string()
+                .contains("twice")
+        );
     }
 }

@@ -205,7 +205,9 @@ fn netdev(index: usize, nic: &Backend) -> String {
                     host,
                     guest,
                 } = f;
-                out.push_str(&format!(",hostfwd={protocol}:{address}:{host}-{target}:{guest}"));
+                out.push_str(&format!(
+                    ",hostfwd={protocol}:{address}:{host}-{target}:{guest}"
+                ));
             }
             out
         }
@@ -248,7 +250,10 @@ mod tests {
     }
 
     fn words(s: &Settings) -> Vec<String> {
-        arguments(s).into_iter().map(|a| a.into_string().unwrap()).collect()
+        arguments(s)
+            .into_iter()
+            .map(|a| a.into_string().unwrap())
+            .collect()
     }
 
     fn has(words: &[String], option: &str, value: &str) {
@@ -260,7 +265,11 @@ mod tests {
     fn microvm_by_default() {
         let w = words(&settings());
         has(&w, "-kernel", "/k");
-        has(&w, "-drive", "if=none,id=root,format=raw,file=/images/a b,,c");
+        has(
+            &w,
+            "-drive",
+            "if=none,id=root,format=raw,file=/images/a b,,c",
+        );
         has(&w, "-device", "virtio-blk-device,drive=root");
         has(&w, "-device", "virtio-net-device,netdev=n0");
         has(&w, "-device", "virtio-rng-device");
@@ -291,7 +300,11 @@ mod tests {
         has(&w, "-smp", "4");
         has(&w, "-fw_cfg", "name=opt/nanos/manifest,file=/t/patch");
         has(&w, "-device", "virtio-blk-pci,disable-legacy=on,drive=root");
-        has(&w, "-netdev", "tap,id=n1,ifname=tap0,script=no,downscript=no");
+        has(
+            &w,
+            "-netdev",
+            "tap,id=n1,ifname=tap0,script=no,downscript=no",
+        );
         has(&w, "-gdb", "tcp:127.0.0.1:1234");
         assert!(w.contains(&"-S".to_string()));
     }

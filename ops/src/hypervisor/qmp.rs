@@ -73,13 +73,19 @@ mod tests {
             assert!(lines.next().unwrap().unwrap().contains("qmp_capabilities"));
             out.write_all(b"{\"return\": {}}\n").unwrap();
             assert!(lines.next().unwrap().unwrap().contains("system_powerdown"));
-            out.write_all(b"{\"event\": \"POWERDOWN\"}\n{\"return\": {}}\n").unwrap();
+            out.write_all(b"{\"event\": \"POWERDOWN\"}\n{\"return\": {}}\n")
+                .unwrap();
             assert!(lines.next().unwrap().unwrap().contains("nonsense"));
             out.write_all(b"{\"error\": {\"desc\": \"no\"}}\n").unwrap();
         });
         let mut qmp = Qmp::connect(&path).unwrap();
         qmp.execute("system_powerdown").unwrap();
-        assert!(qmp.execute("nonsense").unwrap_err().to_string().contains("refused"));
+        assert!(
+            qmp.execute("nonsense")
+                .unwrap_err()
+                .to_string()
+                .contains("refused")
+        );
         server.join().unwrap();
         assert!(Qmp::connect(&folder.path().join("none")).is_err());
     }

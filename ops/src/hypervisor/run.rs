@@ -60,7 +60,9 @@ impl Scratch {
                 return Ok(Scratch { folder });
             }
         }
-        bail!("there is no place for temporary files: neither in $XDG_RUNTIME_DIR, $TMPDIR nor /tmp")
+        bail!(
+            "there is no place for temporary files: neither in $XDG_RUNTIME_DIR, $TMPDIR nor /tmp"
+        )
     }
 
     /// A file in the folder.
@@ -241,7 +243,12 @@ fn forward_output(mut from: impl Read, events: &Sender<Event>) {
     let mut to = io::stdout();
     let mut gone = false;
     while let Ok(length @ 1..) = from.read(&mut buffer) {
-        if !gone && to.write_all(&buffer[..length]).and_then(|()| to.flush()).is_err() {
+        if !gone
+            && to
+                .write_all(&buffer[..length])
+                .and_then(|()| to.flush())
+                .is_err()
+        {
             gone = true;
             // The main loop has ended when nobody listens.
             let _ = events.send(Event::OutputGone);

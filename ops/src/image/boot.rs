@@ -186,14 +186,17 @@ mod tests {
         let m = manifest(&Config::default(), Path::new("/p q"), "i").unwrap();
         assert_eq!(m["arguments"], json!(["/p q"]));
         let bad = config(r#"{"RunConfig":{"IPAddress":"10.0.0"}}"#);
-        let error = manifest(&bad, Path::new("/p"), "i").unwrap_err().to_string();
+        let error = manifest(&bad, Path::new("/p"), "i")
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("en1.ipaddr"), "{error}");
     }
 
     #[test]
     fn patches_have_only_what_was_given() {
         assert_eq!(patch(&Config::default()).unwrap(), None);
-        let c = config(r#"{"Args":["p","1"],"Env":{"K":"v"},"RunConfig":{"IPAddress":"10.0.0.2"}}"#);
+        let c =
+            config(r#"{"Args":["p","1"],"Env":{"K":"v"},"RunConfig":{"IPAddress":"10.0.0.2"}}"#);
         assert_eq!(
             patch(&c).unwrap().unwrap(),
             json!({"arguments":["p","1"],"environment":{"K":"v"},"en1":{"ipaddr":"10.0.0.2","netmask":"255.255.255.0"}})

@@ -118,7 +118,9 @@ pub fn guest_path(path: &Path) -> PathBuf {
 
 fn program_file(host: &Host, program: &Path) -> Result<PathBuf> {
     if let Some(root) = host.target_root()
-        && let Some(found) = host.find(&guest_path(program)).filter(|p| p.starts_with(root))
+        && let Some(found) = host
+            .find(&guest_path(program))
+            .filter(|p| p.starts_with(root))
     {
         return Ok(found);
     }
@@ -157,7 +159,8 @@ fn put_path(tree: &mut Tree, host: &Host, guest: &Path, file: &Path, links: u32)
             if tree.find(guest, false).is_none() {
                 tree.put(guest, Kind::Symlink(target.clone()), attributes)?;
             }
-            let beside = |path: &Path| normalise(&path.parent().unwrap_or(Path::new("/")).join(&target));
+            let beside =
+                |path: &Path| normalise(&path.parent().unwrap_or(Path::new("/")).join(&target));
             let next = beside(guest);
             let file = match host.find(&next) {
                 Some(found) => found,
@@ -252,7 +255,10 @@ fn locate(host: &Host, config: &Config, path: &Path) -> Result<PathBuf> {
     if path.symlink_metadata().is_ok() {
         return Ok(path.to_path_buf());
     }
-    let base = config.local_files_parent_directory.as_deref().unwrap_or(".");
+    let base = config
+        .local_files_parent_directory
+        .as_deref()
+        .unwrap_or(".");
     let beside = Path::new(base).join(path);
     if beside.symlink_metadata().is_ok() {
         return Ok(beside);
@@ -262,7 +268,13 @@ fn locate(host: &Host, config: &Config, path: &Path) -> Result<PathBuf> {
 
 /// Copies what a pattern matches. `dir/pattern` takes every file below `dir` whose name matches, at its place below
 /// `guest`; the name of a folder takes all of its contents.
-fn map_dir(tree: &mut Tree, host: &Host, config: &Config, pattern: &str, guest: &Path) -> Result<()> {
+fn map_dir(
+    tree: &mut Tree,
+    host: &Host,
+    config: &Config,
+    pattern: &str,
+    guest: &Path,
+) -> Result<()> {
     let pattern = pattern.trim_end_matches('/');
     if let Ok(folder) = locate(host, config, Path::new(pattern))
         && folder.is_dir()
@@ -330,7 +342,13 @@ mod tests {
     fn configured_files_land_where_they_belong() {
         let folder = tempfile::tempdir().unwrap();
         let at = folder.path();
-        for path in ["conf/a.txt", "tree/x/one.html", "tree/two.html", "tree/no.css", "with space/f"] {
+        for path in [
+            "conf/a.txt",
+            "tree/x/one.html",
+            "tree/two.html",
+            "tree/no.css",
+            "with space/f",
+        ] {
             fs::create_dir_all(at.join(path).parent().unwrap()).unwrap();
             fs::write(at.join(path), path).unwrap();
         }
@@ -338,13 +356,23 @@ mod tests {
         let mut config = Config {
             files: Some(vec!["conf/a.txt".into(), "conf/link".into()]),
             dirs: Some(vec!["with space".into()]),
-            map_dirs: Some(BTreeMap::from([("tree/*.html".into(), "/www".into()), ("tree".into(), "/all".into())])),
+            map_dirs: Some(BTreeMap::from([
+                ("tree/*.html".into(), "/www".into()),
+                ("tree".into(), "/all".into()),
+            ])),
             local_files_parent_directory: Some(at.to_string_lossy().into_owned()),
             ..Config::default()
         };
         let mut tree = Tree::default();
         configured(&mut tree, &Host::default(), &config).unwrap();
-        for path in ["/conf/a.txt", "/conf/link", "/with space/f", "/www/x/one.html", "/www/two.html", "/all/no.css"] {
+        for path in [
+            "/conf/a.txt",
+            "/conf/link",
+            "/with space/f",
+            "/www/x/one.html",
+            "/www/two.html",
+            "/all/no.css",
+        ] {
             assert!(has(&tree, path), "{path}");
         }
         assert!(!has(&tree, "/www/no.css"));

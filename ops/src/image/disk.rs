@@ -72,7 +72,12 @@ fn fill(file: &File, tree: &Tree, boot: &Value, least: u64) -> Result<()> {
         name: name.into(),
     };
     let partitions = [
-        part(MANIFEST_PARTITION_TYPE, "manifest", manifest_at, manifest_len),
+        part(
+            MANIFEST_PARTITION_TYPE,
+            "manifest",
+            manifest_at,
+            manifest_len,
+        ),
         part(ROOT_PARTITION_TYPE, "root", root_at, root_len),
     ];
     let table = gpt::encode(Guid(derived(&id, "disk")), sector(disk_len), &partitions)?;

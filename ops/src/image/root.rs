@@ -67,7 +67,10 @@ pub fn write<D: BlockDevice>(
     };
     writer.attributes(ROOT_INO, tree.node(ROOT).attributes)?;
     writer.folder(ROOT, ROOT_INO, Path::new("/"))?;
-    writer.fs.unmount().context("cannot finish the root file system")?;
+    writer
+        .fs
+        .unmount()
+        .context("cannot finish the root file system")?;
     Ok(())
 }
 
@@ -144,7 +147,10 @@ impl<D: BlockDevice> Writer<'_, D> {
         loop {
             let mut length = 0;
             while length < PIECE {
-                match file.read(&mut self.buffer[length..]).with_context(context)? {
+                match file
+                    .read(&mut self.buffer[length..])
+                    .with_context(context)?
+                {
                     0 => break,
                     n => length += n,
                 }

@@ -73,7 +73,11 @@ pub fn add_loader_cache(tree: &mut Tree, libraries: &[(String, String)]) -> Resu
 /// The libraries in the default folders of a tree, for [`add_loader_cache`].
 pub fn libraries_in(tree: &Tree) -> Vec<(String, String)> {
     let mut out = Vec::new();
-    for folder in ["/lib/x86_64-linux-gnu", "/usr/lib/x86_64-linux-gnu", "/usr/lib"] {
+    for folder in [
+        "/lib/x86_64-linux-gnu",
+        "/usr/lib/x86_64-linux-gnu",
+        "/usr/lib",
+    ] {
         let Some(id) = tree.find(Path::new(folder), true) else {
             continue;
         };

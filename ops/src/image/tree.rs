@@ -349,7 +349,8 @@ mod tests {
 
     fn link(tree: &mut Tree, path: &str, target: &str) {
         let kind = Kind::Symlink(target.into());
-        tree.put(Path::new(path), kind, Attributes::made(0o777)).unwrap();
+        tree.put(Path::new(path), kind, Attributes::made(0o777))
+            .unwrap();
     }
 
     #[test]
@@ -395,7 +396,9 @@ mod tests {
         assert_eq!(id("/d/one"), id("/d/two"));
         assert_eq!(tree.node(id("/d/one")).attributes.mode, 0o4711);
         assert_eq!(tree.node(id("/d/one")).attributes.uid, 0);
-        assert!(matches!(&tree.node(id("/d/dangling")).kind, Kind::Symlink(t) if t == Path::new("gone")));
+        assert!(
+            matches!(&tree.node(id("/d/dangling")).kind, Kind::Symlink(t) if t == Path::new("gone"))
+        );
         assert_eq!(tree.entries(id("/d/empty dir")).count(), 0);
         assert!(tree.put_host(Path::new("/x"), &at.join("none")).is_err());
     }

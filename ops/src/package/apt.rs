@@ -36,7 +36,10 @@ pub struct Deb {
 impl Deb {
     /// The version without epoch and revision.
     pub fn upstream_version(&self) -> &str {
-        let version = self.version.split_once(':').map_or(self.version.as_str(), |v| v.1);
+        let version = self
+            .version
+            .split_once(':')
+            .map_or(self.version.as_str(), |v| v.1);
         version.rsplit_once('-').map_or(version, |v| v.0)
     }
 
@@ -57,7 +60,12 @@ impl Apt {
     /// Prepares the folders; uses the host's indices where there are any, otherwise fetches some of our own.
     pub fn open(home: &Home) -> Result<Self> {
         let folder = home.apt();
-        for name in ["state", "cache/archives/partial", "lists/partial", "archives"] {
+        for name in [
+            "state",
+            "cache/archives/partial",
+            "lists/partial",
+            "archives",
+        ] {
             make_dir(&folder.join(name))?;
         }
         fs::write(folder.join("status"), "")?;
@@ -199,9 +207,16 @@ impl Apt {
             .map_err(|e| not_started("apt-get", &e))?;
         let stderr = child.stderr.take();
         let errors = std::thread::spawn(move || {
-            stderr.and_then(|e| std::io::read_to_string(e).ok()).unwrap_or_default()
+            stderr
+                .and_then(|e| std::io::read_to_string(e).ok())
+                .unwrap_or_default()
         });
-        for line in child.stdout.take().into_iter().flat_map(|o| BufReader::new(o).lines()) {
+        for line in child
+            .stdout
+            .take()
+            .into_iter()
+            .flat_map(|o| BufReader::new(o).lines())
+        {
             if line?.starts_with("Get:") {
                 bar.inc(1);
             }
@@ -251,8 +266,15 @@ fn not_started(program: &str, error: &std::io::Error) -> anyhow::Error {
 
 /// APT's own error lines, without its warnings.
 fn complaint(program: &str, stderr: &str) -> anyhow::Error {
-    let lines: Vec<&str> = stderr.lines().filter_map(|l| l.strip_prefix("E: ")).collect();
-    let text = if lines.is_empty() { stderr.trim().to_string() } else { lines.join("; ") };
+    let lines: Vec<&str> = stderr
+        .lines()
+        .filter_map(|l| l.strip_prefix("E: "))
+        .collect();
+    let text = if lines.is_empty() {
+        stderr.trim().to_string()
+    } else {
+        lines.join("; ")
+    };
     anyhow!("{program} failed: {text}")
 }
 
@@ -315,7 +337,10 @@ fn relations(field: &str) -> Vec<Vec<String>> {
 fn reachable(debs: Vec<Deb>, wanted: &[String], without: &[String]) -> Result<Vec<Deb>> {
     let mut by_name: BTreeMap<String, Vec<usize>> = BTreeMap::new();
     for (index, deb) in debs.iter().enumerate() {
-        by_name.entry(deb.name.clone()).or_default().insert(0, index);
+        by_name
+            .entry(deb.name.clone())
+            .or_default()
+            .insert(0, index);
         for name in &deb.provides {
             by_name.entry(name.clone()).or_default().push(index);
         }
@@ -361,7 +386,9 @@ mod tests {
         assert_eq!(debs[0].depends, [vec!["e"], vec!["b", "c"], vec!["d"]]);
         assert_eq!(debs[0].provides, ["x", "y"]);
         assert_eq!(debs[0].upstream_version(), "2.3");
-        assert!(debs[0].is_file("a_1%3a2.3-4_amd64.deb") && !debs[0].is_file("a_1%3a2.3-45_amd64.deb"));
+        assert!(
+            debs[0].is_file("a_1%3a2.3-4_amd64.deb") && !debs[0].is_file("a_1%3a2.3-45_amd64.deb")
+        );
         assert_eq!(debs[1].upstream_version(), "1");
     }
 
@@ -392,6 +419,9 @@ mod tests {
     #[test]
     fn complaints_are_one_line() {
         let error = complaint("apt-get", "W: x\nE: Unable to locate package foo\nE: bar\n");
-        assert_eq!(error.to_string(), "apt-get failed: Unable to locate package foo; bar");
+        assert_eq!(
+            error.to_string(),
+            "apt-get failed: Unable to locate package foo; bar"
+        );
     }
 }

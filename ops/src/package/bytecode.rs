@@ -45,7 +45,10 @@ pub fn compile(sysroot: &Path, program: &str, folders: &[PathBuf]) -> Result<boo
     if !output.status.success() {
         let text = String::from_utf8_lossy(&output.stderr);
         let text = format!("{text}{}", String::from_utf8_lossy(&output.stdout));
-        bail!("the package's Python could not compile its library: {}", text.trim());
+        bail!(
+            "the package's Python could not compile its library: {}",
+            text.trim()
+        );
     }
     for folder in folders {
         date(folder)?;

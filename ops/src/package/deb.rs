@@ -34,5 +34,8 @@ pub fn with_files<T>(
         let reader: &mut dyn Read = &mut reader;
         return each(&mut tar::Archive::new(reader)).with_context(context);
     }
-    bail!("{} is not a Debian package: it has no data.tar", path.display())
+    bail!(
+        "{} is not a Debian package: it has no data.tar",
+        path.display()
+    )
 }

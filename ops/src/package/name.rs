@@ -29,12 +29,13 @@ impl Name {
                 _ => (rest, None),
             },
         };
-        let plain = |s: &str| {
-            !s.is_empty() && !s.starts_with('.') && !s.contains(['/', ':', '\0', '\n'])
-        };
+        let plain =
+            |s: &str| !s.is_empty() && !s.starts_with('.') && !s.contains(['/', ':', '\0', '\n']);
         let namespace_ok = namespace.as_deref().is_none_or(plain);
         if !plain(name) || !namespace_ok || !version.is_none_or(plain) {
-            bail!("`{text}` is not a package name: it should look like name, name_version or namespace/name:version");
+            bail!(
+                "`{text}` is not a package name: it should look like name, name_version or namespace/name:version"
+            );
         }
         Ok(Name {
             namespace,
@@ -73,10 +74,17 @@ fn looks_like_version(text: &str) -> bool {
 pub fn nearest<'a>(name: &str, among: impl Iterator<Item = &'a str>) -> Option<String> {
     let lower = name.to_lowercase();
     among
-        .map(|other| (strsim::damerau_levenshtein(&lower, &other.to_lowercase()), other))
+        .map(|other| {
+            (
+                strsim::damerau_levenshtein(&lower, &other.to_lowercase()),
+                other,
+            )
+        })
         .min()
         .filter(|(distance, other)| {
-            *distance <= 1 + lower.len() / 4 || other.starts_with(&lower) || lower.starts_with(other)
+            *distance <= 1 + lower.len() / 4
+                || other.starts_with(&lower)
+                || lower.starts_with(other)
         })
         .map(|(_, other)| other.to_string())
 }
@@ -87,8 +95,12 @@ pub fn compare_versions(a: &str, b: &str) -> std::cmp::Ordering {
         text.trim_start_matches('v')
             .split(['.', '-', '+', '~'])
             .map(|part| {
-                let digits = part.len() - part.trim_start_matches(|c: char| c.is_ascii_digit()).len();
-                (part[..digits].parse().unwrap_or(0), part[digits..].to_string())
+                let digits =
+                    part.len() - part.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+                (
+                    part[..digits].parse().unwrap_or(0),
+                    part[digits..].to_string(),
+                )
             })
             .collect()
     };
@@ -110,12 +122,17 @@ mod tests {
         let s = |t: &str| Some(t.to_string());
         assert_eq!(read("python"), (None, "python".into(), None));
         assert_eq!(read("python_3.11.2"), (None, "python".into(), s("3.11.2")));
-        assert_eq!(read("eyberg/node:v16"), (s("eyberg"), "node".into(), s("v16")));
+        assert_eq!(
+            read("eyberg/node:v16"),
+            (s("eyberg"), "node".into(), s("v16"))
+        );
         assert_eq!(read("python:latest"), (None, "python".into(), None));
         assert_eq!(read("python_latest"), (None, "python".into(), None));
         assert_eq!(read("my_tool"), (None, "my_tool".into(), None));
         assert_eq!(read("my_tool_v2"), (None, "my_tool".into(), s("v2")));
-        for bad in ["", "/", "a/", "/a", "a:", "..", "a/../b", "a/b/c", ".x", "a:b:c"] {
+        for bad in [
+            "", "/", "a/", "/a", "a:", "..", "a/../b", "a/b/c", ".x", "a:b:c",
+        ] {
             assert!(Name::parse(bad).is_err(), "{bad}");
         }
     }
@@ -134,9 +151,18 @@ mod tests {
     #[test]
     fn suggestions() {
         let names = ["python", "busybox"];
-        assert_eq!(nearest("pyton", names.into_iter()).as_deref(), Some("python"));
-        assert_eq!(nearest("python3", names.into_iter()).as_deref(), Some("python"));
-        assert_eq!(nearest("busibox", names.into_iter()).as_deref(), Some("busybox"));
+        assert_eq!(
+            nearest("pyton", names.into_iter()).as_deref(),
+            Some("python")
+        );
+        assert_eq!(
+            nearest("python3", names.into_iter()).as_deref(),
+            Some("python")
+        );
+        assert_eq!(
+            nearest("busibox", names.into_iter()).as_deref(),
+            Some("busybox")
+        );
         assert_eq!(nearest("ruby", names.into_iter()), None);
     }
 }

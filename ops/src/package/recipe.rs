@@ -116,7 +116,12 @@ mod tests {
         for recipe in all().unwrap() {
             assert!(text(&recipe.name).is_some());
             assert!(recipe.program.starts_with('/'), "{}", recipe.name);
-            for pattern in recipe.drop.iter().map(String::as_str).chain(ALWAYS_DROPPED.iter().copied()) {
+            for pattern in recipe
+                .drop
+                .iter()
+                .map(String::as_str)
+                .chain(ALWAYS_DROPPED.iter().copied())
+            {
                 glob::Pattern::new(pattern).unwrap();
             }
         }
@@ -128,6 +133,9 @@ mod tests {
         assert!(error("pyhton").contains("did you mean `python`?"));
         assert!(error("eyberg/python:3").contains("did you mean `python`?"));
         assert!(error("zzzzzz").contains("there are busybox, python"));
-        assert_eq!(find(&Name::parse("nanos/python").unwrap()).unwrap().name, "python");
+        assert_eq!(
+            find(&Name::parse("nanos/python").unwrap()).unwrap().name,
+            "python"
+        );
     }
 }

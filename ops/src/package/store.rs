@@ -99,7 +99,10 @@ impl<'a> Store<'a> {
     /// The folder of a package added by the user.
     pub fn local(&self, text: &str) -> Result<PathBuf> {
         let folder = self.home.local_packages();
-        let written = text.rsplit_once('/').map_or(text, |(_, name)| name).replace(':', "_");
+        let written = text
+            .rsplit_once('/')
+            .map_or(text, |(_, name)| name)
+            .replace(':', "_");
         let all = local_names(&folder)?;
         if all.contains(&written) {
             return Ok(folder.join(written));
@@ -227,7 +230,9 @@ impl<'a> Store<'a> {
         if place.exists() {
             bail!("there is a local package `{name}` already");
         }
-        let building = tempfile::Builder::new().prefix(".adding-").tempdir_in(&folder)?;
+        let building = tempfile::Builder::new()
+            .prefix(".adding-")
+            .tempdir_in(&folder)?;
         let context = || format!("cannot add {}", source.display());
         if source.is_dir() {
             copy_folder(source, building.path()).with_context(context)?;
@@ -241,7 +246,10 @@ impl<'a> Store<'a> {
             // The archive has one folder at the top, which is the package.
             let tops: Vec<_> = fs::read_dir(&inside)?.collect::<Result<_, _>>()?;
             let [top] = &tops[..] else {
-                bail!("{}: the archive must have one folder at the top", source.display());
+                bail!(
+                    "{}: the archive must have one folder at the top",
+                    source.display()
+                );
             };
             for entry in fs::read_dir(top.path()).with_context(context)? {
                 let entry = entry?;
@@ -250,7 +258,10 @@ impl<'a> Store<'a> {
             fs::remove_dir_all(&inside)?;
         }
         if !building.path().join("package.manifest").is_file() {
-            bail!("{} is not a package: it has no package.manifest", source.display());
+            bail!(
+                "{} is not a package: it has no package.manifest",
+                source.display()
+            );
         }
         read_manifest(building.path())?;
         replace(building, &place)?;
@@ -297,7 +308,13 @@ fn version_of(recipe: &Recipe, apt: &Apt, debs: &[Deb]) -> Result<String> {
 }
 
 /// Makes the package's folder.
-fn fill(folder: &Path, recipe: &Recipe, version: &str, debs: &[Deb], files: &[PathBuf]) -> Result<()> {
+fn fill(
+    folder: &Path,
+    recipe: &Recipe,
+    version: &str,
+    debs: &[Deb],
+    files: &[PathBuf],
+) -> Result<()> {
     let epoch = Attributes::made(0).mtime.0;
     let sysroot = folder.join("sysroot");
     let mut drop: Vec<&str> = ALWAYS_DROPPED.to_vec();
@@ -344,7 +361,10 @@ fn fill(folder: &Path, recipe: &Recipe, version: &str, debs: &[Deb], files: &[Pa
             })
             .collect(),
     };
-    fs::write(folder.join(SOURCES), serde_json::to_string_pretty(&sources)? + "\n")?;
+    fs::write(
+        folder.join(SOURCES),
+        serde_json::to_string_pretty(&sources)? + "\n",
+    )?;
     fs::write(folder.join("README.md"), readme(recipe, version, debs))?;
     Ok(())
 }
@@ -377,7 +397,10 @@ fn matching(sysroot: &Path, patterns: &[String]) -> Result<Vec<PathBuf>> {
 }
 
 fn replace(building: tempfile::TempDir, place: &Path) -> Result<()> {
-    fs::set_permissions(building.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
+    fs::set_permissions(
+        building.path(),
+        std::os::unix::fs::PermissionsExt::from_mode(0o755),
+    )?;
     if place.exists() {
         remove(place)?;
     }
@@ -406,7 +429,11 @@ fn copy_folder(from: &Path, to: &Path) -> Result<()> {
         } else if kind.is_file() {
             fs::copy(&source, &target)?;
             let modified = entry.metadata()?.modified()?;
-            File::options().write(true).open(&target)?.set_modified(modified).ok();
+            File::options()
+                .write(true)
+                .open(&target)?
+                .set_modified(modified)
+                .ok();
         }
     }
     Ok(())
@@ -444,8 +471,12 @@ fn local_names(folder: &Path) -> Result<Vec<String>> {
 
 fn version_in(path: &Path, name: &str) -> String {
     let full = path.file_name().map(|n| n.to_string_lossy().into_owned());
-    full.and_then(|f| f.strip_prefix(name).and_then(|r| r.strip_prefix('_')).map(str::to_string))
-        .unwrap_or_default()
+    full.and_then(|f| {
+        f.strip_prefix(name)
+            .and_then(|r| r.strip_prefix('_'))
+            .map(str::to_string)
+    })
+    .unwrap_or_default()
 }
 
 fn sources(path: &Path) -> Option<Sources> {

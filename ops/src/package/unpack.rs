@@ -152,7 +152,9 @@ impl Target {
         let mut left = 0;
         for child in children {
             let path = child.path();
-            if !child.file_type()?.is_dir() || self.settle(&path, &below.join(child.file_name()), epoch)? {
+            if !child.file_type()?.is_dir()
+                || self.settle(&path, &below.join(child.file_name()), epoch)?
+            {
                 left += 1;
             }
         }
@@ -256,7 +258,13 @@ mod tests {
         let target = outside.to_str().unwrap().to_string();
         assert!(unpack(&at, &[("../evil", T::Regular, "x")]).is_err());
         assert!(unpack(&at, &[("a/../../evil", T::Regular, "x")]).is_err());
-        assert!(unpack(&at, &[("l", T::Symlink, &target), ("l/evil", T::Regular, "x")]).is_err());
+        assert!(
+            unpack(
+                &at,
+                &[("l", T::Symlink, &target), ("l/evil", T::Regular, "x")]
+            )
+            .is_err()
+        );
         assert!(unpack(&at, &[("dev", T::Char, "")]).is_err());
         assert!(!folder.path().join("evil").exists() && !outside.join("evil").exists());
     }
