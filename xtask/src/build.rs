@@ -1,8 +1,8 @@
 //! Builds the kernel and the tool that carries it.
 //!
-//! The kernel is linked twice: the first link gives the symbol table, the second embeds it, so that the
-//! kernel can name the functions in its own backtraces.
+//! The linked kernel keeps its debug information for gdb; what the tool carries is made from it by `shipped`.
 
+use crate::shipped;
 use anyhow::{Context, Result};
 use std::path::{Path, PathBuf};
 use xshell::{Shell, cmd};
@@ -12,8 +12,10 @@ use xshell::{Shell, cmd};
 pub struct Built {
     /// The tool, kernel included.
     pub ops: PathBuf,
-    /// The kernel alone, an ELF file with symbols.
+    /// The kernel as linked, with debug information.
     pub kernel: PathBuf,
+    /// The kernel as it ships.
+    pub shipped: PathBuf,
 }
 
 /// The project's folder.
@@ -32,7 +34,13 @@ pub fn target_dir() -> PathBuf {
 /// Builds the kernel, then the tool around it.
 pub fn all(sh: &Shell) -> Result<Built> {
     let kernel = kernel(sh)?;
-    let _kernel = sh.push_env("NANOS_KERNEL", &kernel);
+    let shipped = kernel.with_extension("shipped");
+    let image = shipped::make(&sh.read_binary_file(&kernel)?)?;
+    // An unchanged kernel keeps its time, so that the tool is not built anew.
+    if !shipped.exists() || sh.read_binary_file(&shipped)? != image {
+        sh.write_file(&shipped, image)?;
+    }
+    let _kernel = sh.push_env("NANOS_KERNEL", &shipped);
     cmd!(sh, "cargo build --quiet --release --package ops")
         .quiet()
         .run()
@@ -40,21 +48,19 @@ pub fn all(sh: &Shell) -> Result<Built> {
     Ok(Built {
         ops: target_dir().join("release/ops"),
         kernel,
+        shipped,
     })
 }
 
-/// Builds the kernel as it ships.
+/// Builds the kernel and returns where it is.
 pub fn kernel(sh: &Shell) -> Result<PathBuf> {
     crate::setup::for_running(sh)?;
-    let link = || {
-        cmd!(
-            sh,
-            "cargo build --quiet --package nanos --target x86_64-unknown-none --profile kernel"
-        )
-        .quiet()
-        .run()
-        .context("building the kernel")
-    };
-    link()?;
+    cmd!(
+        sh,
+        "cargo build --quiet --package nanos --target x86_64-unknown-none --profile kernel"
+    )
+    .quiet()
+    .run()
+    .context("building the kernel")?;
     Ok(target_dir().join("x86_64-unknown-none/kernel/nanos"))
 }

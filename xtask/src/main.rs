@@ -9,6 +9,7 @@ mod build;
 mod debug;
 mod demo;
 mod setup;
+mod shipped;
 mod test;
 
 use anyhow::Result;

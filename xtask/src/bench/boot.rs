@@ -6,7 +6,7 @@ use super::guest::Guest;
 use super::machine::{Machine, Tool, free_port, linux, output};
 use crate::{build, demo, setup};
 use anyhow::{Context, Result};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 use xshell::{Shell, cmd};
 
@@ -29,15 +29,8 @@ pub fn run(sh: &Shell, runs: usize) -> Result<()> {
     let tool = Tool::new(&built, &folder, &folder);
     let guest = Guest::fetch(sh)?;
 
-    let size = |path: &Path| path.metadata().map(|m| m.len() as f64 / 1e6);
-    let stripped = folder.join("kernel.stripped");
-    let kernel = &built.kernel;
-    cmd!(sh, "strip -o {stripped} {kernel}").quiet().run()?;
-    println!(
-        "kernel image: {:.2} MB stripped, {:.2} MB with symbols",
-        size(&stripped)?,
-        size(kernel)?
-    );
+    let size = built.shipped.metadata()?.len() as f64 / 1e6;
+    println!("kernel image: {size:.2} MB, names of its functions included");
     println!();
     hello(sh, &tool, &guest, runs)?;
     println!();
