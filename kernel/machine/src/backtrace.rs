@@ -24,9 +24,14 @@ impl Backtrace {
 
     /// The callers of the function whose frame pointer (RBP) is `frame`. A wild pointer ends the walk, no more.
     pub fn from_frame(mut frame: usize) -> Self {
-        let mut trace = Self { addresses: [0; DEPTH], len: 0 };
+        let mut trace = Self {
+            addresses: [0; DEPTH],
+            len: 0,
+        };
         while trace.len < DEPTH {
-            let Some((caller, address)) = arch::read_frame(frame) else { break };
+            let Some((caller, address)) = arch::read_frame(frame) else {
+                break;
+            };
             if address == 0 {
                 break;
             }

@@ -3,8 +3,8 @@
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use crate::sync::Once;
 pub use crate::arch::fw_cfg::FwCfg;
+use crate::sync::Once;
 
 /// What a range of physical memory is.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]

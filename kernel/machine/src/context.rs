@@ -75,14 +75,20 @@ pub struct UserContext {
 impl UserContext {
     /// All registers zero, floating point in its initial state.
     pub fn new() -> Self {
-        let mut context = Self { regs: Registers::default(), hw: arch::HwState::new() };
+        let mut context = Self {
+            regs: Registers::default(),
+            hw: arch::HwState::new(),
+        };
         context.set_rflags(0);
         context
     }
 
     /// A copy for a new thread: same registers, floating-point state and segment bases.
     pub fn duplicate(&mut self) -> Self {
-        Self { regs: self.regs, hw: self.hw.duplicate() }
+        Self {
+            regs: self.regs,
+            hw: self.hw.duplicate(),
+        }
     }
 
     /// Runs the program from these registers until its next event. With interrupts on, at entry and at return.

@@ -4,6 +4,7 @@ use core::ops::Deref;
 
 use crate::arch;
 pub use crate::arch::features::{Features, features};
+use crate::sync::Once;
 
 /// The most CPUs this kernel runs on.
 pub const MAX_CPUS: usize = 16;
@@ -25,21 +26,17 @@ pub fn is_online(cpu: usize) -> bool {
     arch::cpu_online(cpu)
 }
 
-/// Starts the other CPUs without waiting for them; each runs `entry` when it is up.
-pub fn start_others(entry: fn() -> !) {
-    arch::start_others(entry)
-}
-
 /// Hint to the CPU that this is a spinning loop.
 #[inline]
 pub fn relax() {
     arch::relax();
 }
 
-/// Stops this CPU until its next interrupt, unless `unless()` holds; no interrupt can slip in between the check and
-/// the halt. Returns with interrupts on.
-pub fn halt_unless(unless: impl FnOnce() -> bool) {
-    arch::halt_unless(unless)
+/// Turns interrupts on and stops this CPU until its next one; no interrupt can slip in between. Call with interrupts
+/// off, after a last look at what there is to do. Returns at once if [`Ipi::Reschedule`] has come since the last
+/// return to user mode or halt.
+pub fn halt() {
+    arch::halt()
 }
 
 /// What one CPU can ask of another.
@@ -53,6 +50,20 @@ pub enum Ipi {
 pub fn send_ipi(cpu: usize, ipi: Ipi) {
     if cpu < MAX_CPUS {
         arch::send_ipi(cpu, ipi)
+    }
+}
+
+static IPI_HANDLER: Once<fn()> = Once::new();
+
+/// Sets the function called, in interrupt context, on a CPU that gets [`Ipi::Reschedule`]. The first caller wins.
+pub fn set_ipi_handler(handler: fn()) {
+    let _ = IPI_HANDLER.set(handler);
+}
+
+#[cfg(target_os = "none")]
+pub(crate) fn ipi_arrived() {
+    if let Some(handler) = IPI_HANDLER.get() {
+        handler();
     }
 }
 
@@ -94,7 +105,8 @@ impl<T> PerCpu<T> {
     /// From one value for each CPU.
     pub const fn new(values: [T; MAX_CPUS]) -> Self {
         // Moves the array into padded cells; in a `const fn` that goes through `MaybeUninit`.
-        let mut slots: [core::mem::MaybeUninit<Padded<T>>; MAX_CPUS] = [const { core::mem::MaybeUninit::uninit() }; MAX_CPUS];
+        let mut slots: [core::mem::MaybeUninit<Padded<T>>; MAX_CPUS] =
+            [const { core::mem::MaybeUninit::uninit() }; MAX_CPUS];
         let values = core::mem::ManuallyDrop::new(values);
         let from = (&raw const values).cast::<T>();
         let mut i = 0;
@@ -104,12 +116,16 @@ impl<T> PerCpu<T> {
             i += 1;
         }
         // SAFETY: all elements are initialised, and `MaybeUninit<X>` has the layout of `X`.
-        Self { slots: unsafe { (&raw const slots).cast::<[Padded<T>; MAX_CPUS]>().read() } }
+        Self {
+            slots: unsafe { (&raw const slots).cast::<[Padded<T>; MAX_CPUS]>().read() },
+        }
     }
 
     /// From one closure call for each CPU.
     pub fn from_fn(mut make: impl FnMut(usize) -> T) -> Self {
-        Self { slots: core::array::from_fn(|i| Padded(make(i))) }
+        Self {
+            slots: core::array::from_fn(|i| Padded(make(i))),
+        }
     }
 
     /// This CPU's value.

@@ -73,7 +73,10 @@ impl DmaBuffer {
 
     #[inline]
     fn at(&self, offset: usize, len: usize, align: usize) -> *mut u8 {
-        assert!(offset <= self.len && len <= self.len - offset && offset % align == 0, "bad access to a DMA buffer");
+        assert!(
+            offset <= self.len && len <= self.len - offset && offset % align == 0,
+            "bad access to a DMA buffer"
+        );
         arch::phys_to_virt(self.phys + offset as u64)
     }
 
@@ -82,7 +85,13 @@ impl DmaBuffer {
     /// Copies out. Panics if the range runs past the end.
     pub fn read(&self, offset: usize, into: &mut [u8]) {
         // SAFETY: bounds checked; no references into the buffer exist.
-        unsafe { arch::copy(self.at(offset, into.len(), 1), into.as_mut_ptr(), into.len()) }
+        unsafe {
+            arch::copy(
+                self.at(offset, into.len(), 1),
+                into.as_mut_ptr(),
+                into.len(),
+            )
+        }
     }
 
     /// Copies in. Panics if the range runs past the end.
@@ -142,7 +151,11 @@ pub struct DmaOut {
 impl DmaOut {
     fn new(source: Out, phys: u64, len: usize) -> Self {
         arch::dma_register(phys, len);
-        Self { source: ManuallyDrop::new(source), phys, len }
+        Self {
+            source: ManuallyDrop::new(source),
+            phys,
+            len,
+        }
     }
 
     /// A part of shared bytes. Panics if the range lies outside them.
@@ -160,7 +173,10 @@ impl DmaOut {
 
     /// A part of a page. Panics if the range lies outside it.
     pub fn from_frame(frame: Frame, offset: usize, len: usize) -> Self {
-        assert!(offset <= PAGE_SIZE && len <= PAGE_SIZE - offset, "transfer beyond a frame");
+        assert!(
+            offset <= PAGE_SIZE && len <= PAGE_SIZE - offset,
+            "transfer beyond a frame"
+        );
         let phys = frame.phys() + offset as u64;
         Self::new(Out::Frame(frame, offset, len), phys, len)
     }
@@ -171,7 +187,10 @@ impl DmaOut {
     }
 
     /// Length in bytes.
-    #[expect(clippy::len_without_is_empty, reason = "it is what is handed to the device")]
+    #[expect(
+        clippy::len_without_is_empty,
+        reason = "it is what is handed to the device"
+    )]
     pub fn len(&self) -> usize {
         self.len
     }
@@ -236,7 +255,11 @@ unsafe impl Sync for DmaIn {}
 impl DmaIn {
     fn new(target: In, phys: u64, len: usize) -> Self {
         arch::dma_register(phys, len);
-        Self { target: ManuallyDrop::new(target), phys, len }
+        Self {
+            target: ManuallyDrop::new(target),
+            phys,
+            len,
+        }
     }
 
     /// Bytes for the device to overwrite.
@@ -252,7 +275,10 @@ impl DmaIn {
 
     /// A part of a page. Panics if the range lies outside it.
     pub fn from_frame(frame: Frame, offset: usize, len: usize) -> Self {
-        assert!(offset <= PAGE_SIZE && len <= PAGE_SIZE - offset, "transfer beyond a frame");
+        assert!(
+            offset <= PAGE_SIZE && len <= PAGE_SIZE - offset,
+            "transfer beyond a frame"
+        );
         let phys = frame.phys() + offset as u64;
         Self::new(In::Frame(frame), phys, len)
     }
@@ -263,7 +289,10 @@ impl DmaIn {
     }
 
     /// Length in bytes.
-    #[expect(clippy::len_without_is_empty, reason = "it is what is handed to the device")]
+    #[expect(
+        clippy::len_without_is_empty,
+        reason = "it is what is handed to the device"
+    )]
     pub fn len(&self) -> usize {
         self.len
     }
@@ -308,7 +337,6 @@ impl core::fmt::Debug for DmaIn {
 pub mod device_side {
     pub use crate::arch::{dma_device_read as read, dma_device_write as write};
 }
-
 
 #[cfg(test)]
 mod tests {

@@ -67,3 +67,8 @@ pub fn alloc_msi(cpu: usize, handler: Handler) -> Result<(MsiMessage, IrqHandle)
 pub fn count(cpu: usize) -> u64 {
     arch::irq::count(cpu)
 }
+
+/// Runs `work` with this CPU's interrupts off.
+pub fn disabled<R>(work: impl FnOnce() -> R) -> R {
+    crate::cpu::without_interrupts(work)
+}

@@ -7,7 +7,13 @@
 //! Policy does not live here: which thread runs next is `sched`'s, what a page fault means is `linux`'s, which
 //! devices exist is `drivers`'.
 #![cfg_attr(target_os = "none", no_std)]
-#![cfg_attr(not(target_os = "none"), allow(dead_code, reason = "the hosted backend uses only a part of what is shared"))]
+#![cfg_attr(
+    not(target_os = "none"),
+    allow(
+        dead_code,
+        reason = "the hosted backend uses only a part of what is shared"
+    )
+)]
 
 extern crate alloc;
 
@@ -26,8 +32,9 @@ pub mod mmio;
 pub mod port;
 pub mod power;
 pub mod random;
-pub mod sync;
+pub mod smp;
 pub mod symbols;
+pub mod sync;
 pub mod task;
 pub mod time;
 pub mod try_lock;
@@ -38,7 +45,3 @@ pub mod vm;
 
 #[cfg(target_os = "none")]
 mod panic;
-
-#[cfg(target_os = "none")]
-#[doc(hidden)]
-pub use arch::entry as __entry;

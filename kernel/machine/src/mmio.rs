@@ -48,13 +48,20 @@ macro_rules! registers {
 impl Mmio {
     /// Maps `len` bytes of device registers at physical address `phys`. Refuses RAM.
     pub fn map(phys: u64, len: usize) -> Result<Self, MmioError> {
-        let end = phys.checked_add(len as u64).filter(|&end| len > 0 && end < 1 << 52).ok_or(MmioError::NotDeviceMemory)?;
+        let end = phys
+            .checked_add(len as u64)
+            .filter(|&end| len > 0 && end < 1 << 52)
+            .ok_or(MmioError::NotDeviceMemory)?;
         if !arch::is_device_memory(phys, end) {
             return Err(MmioError::NotDeviceMemory);
         }
         let page = phys & !(PAGE_SIZE as u64 - 1);
         let base = arch::map_device(page, (end - page) as usize).ok_or(MmioError::OutOfMemory)?;
-        Ok(Self { base: base.wrapping_add((phys - page) as usize), phys, len })
+        Ok(Self {
+            base: base.wrapping_add((phys - page) as usize),
+            phys,
+            len,
+        })
     }
 
     /// Length in bytes.
@@ -70,13 +77,23 @@ impl Mmio {
 
     /// A part of it. Panics if that runs past the end.
     pub fn slice(&self, offset: usize, len: usize) -> Self {
-        assert!(offset <= self.len && len <= self.len - offset, "part beyond device memory");
-        Self { base: self.base.wrapping_add(offset), phys: self.phys + offset as u64, len }
+        assert!(
+            offset <= self.len && len <= self.len - offset,
+            "part beyond device memory"
+        );
+        Self {
+            base: self.base.wrapping_add(offset),
+            phys: self.phys + offset as u64,
+            len,
+        }
     }
 
     #[inline]
     fn at(&self, offset: usize, size: usize) -> *mut u8 {
-        assert!(offset <= self.len && size <= self.len - offset, "access beyond device memory");
+        assert!(
+            offset <= self.len && size <= self.len - offset,
+            "access beyond device memory"
+        );
         let at = self.base.wrapping_add(offset);
         assert!(at as usize % size == 0, "unaligned access to device memory");
         at

@@ -6,7 +6,9 @@ use crate::arch;
 /// Whether a port may be handed out. Legacy DMA (00–0F, 80–8F page registers but for 80, C0–DF) can write memory;
 /// the PICs (20, 21, A0, A1) are this crate's.
 fn allowed(port: u16, len: u16) -> bool {
-    let Some(last) = port.checked_add(len - 1) else { return false };
+    let Some(last) = port.checked_add(len - 1) else {
+        return false;
+    };
     (port..=last).all(|p| !matches!(p, 0x00..=0x0f | 0x20 | 0x21 | 0x81..=0x8f | 0xa0 | 0xa1 | 0xc0..=0xdf | 0x510..=0x51b))
 }
 

@@ -40,12 +40,19 @@ fn lookup_in(table: &[u8], addr: usize) -> Option<(&str, usize)> {
     let (mut low, mut high) = (0, count);
     while low < high {
         let middle = low + (high - low) / 2;
-        if word(table, HEADER + middle * 8)? <= offset { low = middle + 1 } else { high = middle }
+        if word(table, HEADER + middle * 8)? <= offset {
+            low = middle + 1
+        } else {
+            high = middle
+        }
     }
     let pair = HEADER + low.checked_sub(1)? * 8;
     let name = table.get(word(table, pair + 4)? as usize..)?;
     let end = name.iter().position(|&b| b == 0)?;
-    Some((core::str::from_utf8(&name[..end]).ok()?, (offset - word(table, pair)?) as usize))
+    Some((
+        core::str::from_utf8(&name[..end]).ok()?,
+        (offset - word(table, pair)?) as usize,
+    ))
 }
 
 /// Makes a table from `(address, name)` pairs; the counterpart of [`lookup`], for the tool that builds the image.
@@ -80,7 +87,11 @@ mod tests {
 
     #[test]
     fn what_is_built_is_found() {
-        let table = build(vec![(0x2000, "second".into()), (0x1000, "first".into()), (0x2000, "alias".into())]);
+        let table = build(vec![
+            (0x2000, "second".into()),
+            (0x1000, "first".into()),
+            (0x2000, "alias".into()),
+        ]);
         assert_eq!(table_len(&table), Some(table.len()));
         assert_eq!(lookup_in(&table, 0xfff), None);
         assert_eq!(lookup_in(&table, 0x1000), Some(("first", 0)));

@@ -34,7 +34,11 @@ struct RawSpin(AtomicBool);
 impl RawSpin {
     #[inline]
     fn lock(&self) {
-        while self.0.compare_exchange_weak(false, true, Ordering::Acquire, Ordering::Relaxed).is_err() {
+        while self
+            .0
+            .compare_exchange_weak(false, true, Ordering::Acquire, Ordering::Relaxed)
+            .is_err()
+        {
             while self.0.load(Ordering::Relaxed) {
                 arch::relax();
             }
@@ -43,7 +47,9 @@ impl RawSpin {
 
     #[inline]
     fn try_lock(&self) -> bool {
-        self.0.compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed).is_ok()
+        self.0
+            .compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed)
+            .is_ok()
     }
 
     #[inline]
@@ -66,7 +72,10 @@ unsafe impl<T: ?Sized + Send> Sync for SpinLock<T> {}
 impl<T> SpinLock<T> {
     /// A new, unlocked lock around `value`.
     pub const fn new(value: T) -> Self {
-        Self { raw: RawSpin(AtomicBool::new(false)), value: UnsafeCell::new(value) }
+        Self {
+            raw: RawSpin(AtomicBool::new(false)),
+            value: UnsafeCell::new(value),
+        }
     }
 
     /// Takes the value out.
@@ -158,7 +167,10 @@ unsafe impl<T: ?Sized + Send> Sync for IrqLock<T> {}
 impl<T> IrqLock<T> {
     /// A new, unlocked lock around `value`.
     pub const fn new(value: T) -> Self {
-        Self { raw: RawSpin(AtomicBool::new(false)), value: UnsafeCell::new(value) }
+        Self {
+            raw: RawSpin(AtomicBool::new(false)),
+            value: UnsafeCell::new(value),
+        }
     }
 
     /// Takes the value out.
@@ -174,7 +186,11 @@ impl<T: ?Sized> IrqLock<T> {
         let was_on = arch::irq_disable();
         self.raw.lock();
         note_held(1);
-        IrqGuard { lock: self, was_on, _not_send: core::marker::PhantomData }
+        IrqGuard {
+            lock: self,
+            was_on,
+            _not_send: core::marker::PhantomData,
+        }
     }
 
     /// Takes the lock if it is free now; interrupts stay as they were if it is not.
@@ -183,7 +199,11 @@ impl<T: ?Sized> IrqLock<T> {
         let was_on = arch::irq_disable();
         if self.raw.try_lock() {
             note_held(1);
-            Some(IrqGuard { lock: self, was_on, _not_send: core::marker::PhantomData })
+            Some(IrqGuard {
+                lock: self,
+                was_on,
+                _not_send: core::marker::PhantomData,
+            })
         } else {
             arch::irq_restore(was_on);
             None
@@ -260,7 +280,11 @@ unsafe impl<T: ?Sized + Send + Sync> Sync for RwSpinLock<T> {}
 impl<T> RwSpinLock<T> {
     /// A new, unlocked lock around `value`.
     pub const fn new(value: T) -> Self {
-        Self { state: AtomicU32::new(0), waiting_writers: AtomicU32::new(0), value: UnsafeCell::new(value) }
+        Self {
+            state: AtomicU32::new(0),
+            waiting_writers: AtomicU32::new(0),
+            value: UnsafeCell::new(value),
+        }
     }
 }
 
@@ -272,7 +296,10 @@ impl<T: ?Sized> RwSpinLock<T> {
             let state = self.state.load(Ordering::Relaxed);
             if state & WRITER == 0
                 && self.waiting_writers.load(Ordering::Relaxed) == 0
-                && self.state.compare_exchange_weak(state, state + 1, Ordering::Acquire, Ordering::Relaxed).is_ok()
+                && self
+                    .state
+                    .compare_exchange_weak(state, state + 1, Ordering::Acquire, Ordering::Relaxed)
+                    .is_ok()
             {
                 note_held(1);
                 return RwReadGuard { lock: self };
@@ -285,7 +312,11 @@ impl<T: ?Sized> RwSpinLock<T> {
     #[inline]
     pub fn write(&self) -> RwWriteGuard<'_, T> {
         self.waiting_writers.fetch_add(1, Ordering::Relaxed);
-        while self.state.compare_exchange_weak(0, WRITER, Ordering::Acquire, Ordering::Relaxed).is_err() {
+        while self
+            .state
+            .compare_exchange_weak(0, WRITER, Ordering::Acquire, Ordering::Relaxed)
+            .is_err()
+        {
             arch::relax();
         }
         self.waiting_writers.fetch_sub(1, Ordering::Relaxed);
@@ -370,7 +401,10 @@ unsafe impl<T: Send + Sync> Sync for Once<T> {}
 impl<T> Once<T> {
     /// An empty cell.
     pub const fn new() -> Self {
-        Self { state: AtomicU8::new(EMPTY), value: UnsafeCell::new(MaybeUninit::uninit()) }
+        Self {
+            state: AtomicU8::new(EMPTY),
+            value: UnsafeCell::new(MaybeUninit::uninit()),
+        }
     }
 
     /// The value, if it has been set.
@@ -391,7 +425,11 @@ impl<T> Once<T> {
             if let Some(value) = self.get() {
                 return value;
             }
-            if self.state.compare_exchange(EMPTY, RUNNING, Ordering::Acquire, Ordering::Relaxed).is_ok() {
+            if self
+                .state
+                .compare_exchange(EMPTY, RUNNING, Ordering::Acquire, Ordering::Relaxed)
+                .is_ok()
+            {
                 if let Some(make) = make.take() {
                     let value = make();
                     // SAFETY: RUNNING makes this caller the only one to touch the cell until READY.
@@ -439,7 +477,10 @@ pub struct Lazy<T, F = fn() -> T> {
 impl<T, F: Fn() -> T> Lazy<T, F> {
     /// A value to be made by `make` when first looked at.
     pub const fn new(make: F) -> Self {
-        Self { once: Once::new(), make }
+        Self {
+            once: Once::new(),
+            make,
+        }
     }
 }
 
@@ -467,7 +508,11 @@ impl<const N: usize> SeqLock<N> {
             cells[i] = AtomicU64::new(words[i]);
             i += 1;
         }
-        Self { sequence: AtomicU32::new(0), words: cells, writer: IrqLock::new(()) }
+        Self {
+            sequence: AtomicU32::new(0),
+            words: cells,
+            writer: IrqLock::new(()),
+        }
     }
 
     /// A consistent copy of the words.
@@ -490,12 +535,14 @@ impl<const N: usize> SeqLock<N> {
         let mut copy = core::array::from_fn(|i| self.words[i].load(Ordering::Relaxed));
         change(&mut copy);
         let sequence = self.sequence.load(Ordering::Relaxed);
-        self.sequence.store(sequence.wrapping_add(1), Ordering::Relaxed);
+        self.sequence
+            .store(sequence.wrapping_add(1), Ordering::Relaxed);
         fence(Ordering::Release);
         for (cell, word) in self.words.iter().zip(copy) {
             cell.store(word, Ordering::Relaxed);
         }
-        self.sequence.store(sequence.wrapping_add(2), Ordering::Release);
+        self.sequence
+            .store(sequence.wrapping_add(2), Ordering::Release);
     }
 }
 

@@ -4,16 +4,20 @@ use alloc::boxed::Box;
 use alloc::sync::Arc;
 use core::any::Any;
 
-pub use crate::arch::Task;
 use crate::arch;
+pub use crate::arch::Task;
 use crate::mem::OutOfMemory;
 use crate::sync::Once;
 
 /// Usual size of a kernel stack in bytes.
-pub const STACK_SIZE: usize = if cfg!(debug_assertions) { 128 << 10 } else { 48 << 10 };
+pub const STACK_SIZE: usize = if cfg!(debug_assertions) {
+    128 << 10
+} else {
+    48 << 10
+};
 
 /// What a higher room attaches to a task.
-pub type Data = Once<Box<dyn Any + Send + Sync>>;
+pub type Data = Once<Arc<dyn Any + Send + Sync>>;
 
 /// The task that runs this code.
 pub fn current() -> Arc<Task> {

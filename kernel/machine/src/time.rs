@@ -87,7 +87,10 @@ pub mod timer {
         let _ = HANDLER.set(handler);
     }
 
-    #[cfg_attr(not(target_os = "none"), expect(dead_code, reason = "hosted timers are threads of sched"))]
+    #[cfg_attr(
+        not(target_os = "none"),
+        expect(dead_code, reason = "hosted timers are threads of sched")
+    )]
     pub(crate) fn expired() {
         if let Some(handler) = HANDLER.get() {
             handler();

@@ -55,7 +55,11 @@ pub fn is_user_range(addr: usize, len: usize) -> bool {
 
 #[inline]
 fn check(addr: usize, len: usize) -> Result<(), Fault> {
-    if is_user_range(addr, len) { Ok(()) } else { Err(Fault) }
+    if is_user_range(addr, len) {
+        Ok(())
+    } else {
+        Err(Fault)
+    }
 }
 
 /// Copies `into.len()` bytes of the program's memory.
@@ -143,7 +147,9 @@ pub fn strncpy_from_user(from: usize, into: &mut [u8]) -> Result<usize, Fault> {
     while done < into.len() {
         let addr = from.checked_add(done).ok_or(Fault)?;
         // Never past the page: the next one may not exist although the string ends before it.
-        let n = (into.len() - done).min(crate::mem::PAGE_SIZE - addr % crate::mem::PAGE_SIZE).min(64);
+        let n = (into.len() - done)
+            .min(crate::mem::PAGE_SIZE - addr % crate::mem::PAGE_SIZE)
+            .min(64);
         copy_from_user(addr, &mut into[done..done + n])?;
         if let Some(zero) = into[done..done + n].iter().position(|&b| b == 0) {
             return Ok(done + zero);

@@ -20,15 +20,35 @@ pub struct Prot {
 
 impl Prot {
     /// No access.
-    pub const NONE: Self = Self { read: false, write: false, exec: false };
+    pub const NONE: Self = Self {
+        read: false,
+        write: false,
+        exec: false,
+    };
     /// Read only.
-    pub const R: Self = Self { read: true, write: false, exec: false };
+    pub const R: Self = Self {
+        read: true,
+        write: false,
+        exec: false,
+    };
     /// Read and write.
-    pub const RW: Self = Self { read: true, write: true, exec: false };
+    pub const RW: Self = Self {
+        read: true,
+        write: true,
+        exec: false,
+    };
     /// Read and execute.
-    pub const RX: Self = Self { read: true, write: false, exec: true };
+    pub const RX: Self = Self {
+        read: true,
+        write: false,
+        exec: true,
+    };
     /// Everything.
-    pub const RWX: Self = Self { read: true, write: true, exec: true };
+    pub const RWX: Self = Self {
+        read: true,
+        write: true,
+        exec: true,
+    };
 }
 
 /// What is mapped at an address.

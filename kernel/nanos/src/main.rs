@@ -1,9 +1,14 @@
-//! The main of the kernel.
+//! The kernel's main: puts the parts together and starts the program; nothing else.
 #![cfg_attr(target_os = "none", no_std, no_main)]
+#![forbid(unsafe_code)]
+
 #[cfg(not(target_os = "none"))]
 fn main() {}
+
+machine::entry!(main);
+
 #[cfg(target_os = "none")]
-#[panic_handler]
-fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
-    loop {}
+fn main(boot: &'static machine::boot::BootInfo) -> ! {
+    machine::println!("hello from nanos: {:?}", boot);
+    machine::power::exit(machine::power::ExitReason::Exit(0))
 }

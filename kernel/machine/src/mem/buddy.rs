@@ -95,11 +95,18 @@ impl Buddy {
     }
 
     /// Hands over the frame table and the usable memory: ascending ranges that do not overlap.
-    pub(crate) fn init(&mut self, table: &'static [FrameInfo], ranges: impl Iterator<Item = FrameRange>) {
+    pub(crate) fn init(
+        &mut self,
+        table: &'static [FrameInfo],
+        ranges: impl Iterator<Item = FrameRange>,
+    ) {
         self.table = table;
         let limit = table.len() as u32;
         for range in ranges.take(MAX_RANGES) {
-            let range = FrameRange { start: range.start, end: range.end.min(limit) };
+            let range = FrameRange {
+                start: range.start,
+                end: range.end.min(limit),
+            };
             if range.start < range.end {
                 self.virgin[self.virgin_count] = range;
                 self.virgin_count += 1;
@@ -216,7 +223,9 @@ impl Buddy {
         self.info(frame).kind.store(kind::RESERVED, Relaxed);
         while order < MAX_ORDER {
             let buddy = frame ^ (1 << order);
-            let Some(info) = self.table.get(buddy as usize) else { break };
+            let Some(info) = self.table.get(buddy as usize) else {
+                break;
+            };
             if info.kind.load(Relaxed) != kind::FREE || info.order.load(Relaxed) as usize != order {
                 break;
             }
@@ -251,7 +260,10 @@ mod tests {
     fn buddy(frames: usize, ranges: &[(u32, u32)]) -> Buddy {
         let table: Vec<FrameInfo> = (0..frames).map(|_| FrameInfo::reserved()).collect();
         let mut buddy = Buddy::empty();
-        buddy.init(Vec::leak(table), ranges.iter().map(|&(start, end)| FrameRange { start, end }));
+        buddy.init(
+            Vec::leak(table),
+            ranges.iter().map(|&(start, end)| FrameRange { start, end }),
+        );
         buddy
     }
 
@@ -286,7 +298,9 @@ mod tests {
         let mut live: Vec<(u32, usize)> = Vec::new();
         let mut seed = 12345u64;
         for step in 1..20_000u32 {
-            seed = seed.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            seed = seed
+                .wrapping_mul(6364136223846793005)
+                .wrapping_add(1442695040888963407);
             let r = (seed >> 33) as usize;
             if r % 3 != 0 || live.is_empty() {
                 let order = r / 3 % 6;

@@ -5,8 +5,8 @@ use core::num::NonZeroU64;
 use core::sync::atomic::{AtomicUsize, Ordering, fence};
 
 use super::{
-    BUDDY, HUGE_ORDER, HUGE_PAGE_SIZE, OutOfMemory, PAGE_SIZE, alloc_block, alloc_block_reclaim, ensure_init, free_block,
-    index_of, info, kind, phys_of,
+    BUDDY, HUGE_ORDER, HUGE_PAGE_SIZE, OutOfMemory, PAGE_SIZE, alloc_block, alloc_block_reclaim,
+    ensure_init, free_block, index_of, info, kind, phys_of,
 };
 use crate::arch;
 use crate::cpu::{MAX_CPUS, PerCpu};
@@ -22,7 +22,14 @@ struct Cache {
     frames: [u64; CACHE],
 }
 
-static CACHES: PerCpu<IrqLock<Cache>> = PerCpu::new([const { IrqLock::new(Cache { len: 0, frames: [0; CACHE] }) }; MAX_CPUS]);
+static CACHES: PerCpu<IrqLock<Cache>> = PerCpu::new(
+    [const {
+        IrqLock::new(Cache {
+            len: 0,
+            frames: [0; CACHE],
+        })
+    }; MAX_CPUS],
+);
 static CACHED: AtomicUsize = AtomicUsize::new(0);
 
 /// Frames in the CPUs' caches.
@@ -94,7 +101,9 @@ impl Frame {
         info(phys).refs.store(1, Ordering::Relaxed);
         info(phys).kind.store(kind::USED, Ordering::Relaxed);
         // Frame 0 is never given to the allocator.
-        Ok(Self { phys: NonZeroU64::new(phys).ok_or(OutOfMemory)? })
+        Ok(Self {
+            phys: NonZeroU64::new(phys).ok_or(OutOfMemory)?,
+        })
     }
 
     /// A page of zeroes.
@@ -118,7 +127,10 @@ impl Frame {
 
     #[inline]
     fn at(&self, offset: usize, len: usize) -> *mut u8 {
-        assert!(offset <= PAGE_SIZE && len <= PAGE_SIZE - offset, "access beyond a frame");
+        assert!(
+            offset <= PAGE_SIZE && len <= PAGE_SIZE - offset,
+            "access beyond a frame"
+        );
         arch::phys_to_virt(self.phys() + offset as u64)
     }
 
@@ -206,7 +218,9 @@ impl Frame {
     #[inline]
     pub(crate) unsafe fn from_phys(phys: u64) -> Self {
         // SAFETY: `into_phys` returns no zero.
-        Self { phys: unsafe { NonZeroU64::new_unchecked(phys) } }
+        Self {
+            phys: unsafe { NonZeroU64::new_unchecked(phys) },
+        }
     }
 }
 
@@ -256,7 +270,9 @@ impl HugeFrame {
         let phys = alloc_block(HUGE_ORDER).ok_or(OutOfMemory)?;
         // SAFETY: the block is ours, and this long.
         unsafe { arch::fill(arch::phys_to_virt(phys), 0, HUGE_PAGE_SIZE) };
-        Ok(Self { phys: NonZeroU64::new(phys).ok_or(OutOfMemory)? })
+        Ok(Self {
+            phys: NonZeroU64::new(phys).ok_or(OutOfMemory)?,
+        })
     }
 
     /// Physical address, a multiple of [`HUGE_PAGE_SIZE`].
@@ -265,7 +281,10 @@ impl HugeFrame {
     }
 
     fn at(&self, offset: usize, len: usize) -> *mut u8 {
-        assert!(offset <= HUGE_PAGE_SIZE && len <= HUGE_PAGE_SIZE - offset, "access beyond a huge frame");
+        assert!(
+            offset <= HUGE_PAGE_SIZE && len <= HUGE_PAGE_SIZE - offset,
+            "access beyond a huge frame"
+        );
         arch::phys_to_virt(self.phys() + offset as u64)
     }
 
@@ -307,7 +326,9 @@ impl HugeFrame {
     /// Each call must pair with one `into_phys` of the same address.
     pub(crate) unsafe fn from_phys(phys: u64) -> Self {
         // SAFETY: `into_phys` returns no zero.
-        Self { phys: unsafe { NonZeroU64::new_unchecked(phys) } }
+        Self {
+            phys: unsafe { NonZeroU64::new_unchecked(phys) },
+        }
     }
 }
 
@@ -355,7 +376,12 @@ mod tests {
         let mut byte = [0];
         frames[3].read(5, &mut byte);
         assert_eq!(&byte, b"x");
-        assert!(frames.iter().enumerate().all(|(i, f)| i == 3 || f.is_zero()));
+        assert!(
+            frames
+                .iter()
+                .enumerate()
+                .all(|(i, f)| i == 3 || f.is_zero())
+        );
     }
 
     #[test]

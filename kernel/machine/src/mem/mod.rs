@@ -85,7 +85,11 @@ pub fn free_blocks() -> Vec<usize> {
 }
 
 /// Hands the memory over to the allocator, once, at boot.
-pub(crate) fn init(base: usize, table: &'static [FrameInfo], ranges: impl Iterator<Item = FrameRange>) {
+pub(crate) fn init(
+    base: usize,
+    table: &'static [FrameInfo],
+    ranges: impl Iterator<Item = FrameRange>,
+) {
     TABLE_BASE.store(base, Relaxed);
     BUDDY.lock().init(table, ranges);
     let _ = TABLE.set(table);
@@ -132,7 +136,9 @@ pub(crate) fn alloc_block_reclaim(order: usize) -> Result<u64, OutOfMemory> {
         if let Some(phys) = alloc_block(order) {
             return Ok(phys);
         }
-        let freed = RECLAIM.get().map_or(0, |reclaim| reclaim(64 << order.min(4)));
+        let freed = RECLAIM
+            .get()
+            .map_or(0, |reclaim| reclaim(64 << order.min(4)));
         if freed == 0 {
             break;
         }

@@ -6,7 +6,11 @@ use crate::irq::{Handler, IrqError, MsiMessage, Trigger};
 #[derive(Debug)]
 pub struct IrqHandle(());
 
-pub(crate) fn register_gsi(_gsi: u32, _trigger: Trigger, _handler: Handler) -> Result<IrqHandle, IrqError> {
+pub(crate) fn register_gsi(
+    _gsi: u32,
+    _trigger: Trigger,
+    _handler: Handler,
+) -> Result<IrqHandle, IrqError> {
     Err(IrqError::NoSuchLine)
 }
 
@@ -14,7 +18,10 @@ pub(crate) fn isa_to_gsi(irq: u8) -> (u32, Trigger) {
     (irq.into(), Trigger::Edge)
 }
 
-pub(crate) fn alloc_msi(_cpu: usize, _handler: Handler) -> Result<(MsiMessage, IrqHandle), IrqError> {
+pub(crate) fn alloc_msi(
+    _cpu: usize,
+    _handler: Handler,
+) -> Result<(MsiMessage, IrqHandle), IrqError> {
     Err(IrqError::NoVector)
 }
 

@@ -19,8 +19,15 @@ pub(crate) fn memory_init() {
         assert!(!base.is_null(), "no memory for the arena");
         let frames = ARENA / PAGE_SIZE;
         let table: Vec<FrameInfo> = (0..frames).map(|_| FrameInfo::reserved()).collect();
-        let range = FrameRange { start: 0, end: frames as u32 };
-        crate::mem::init(base.expose_provenance(), Vec::leak(table), std::iter::once(range));
+        let range = FrameRange {
+            start: 0,
+            end: frames as u32,
+        };
+        crate::mem::init(
+            base.expose_provenance(),
+            Vec::leak(table),
+            std::iter::once(range),
+        );
     });
 }
 
@@ -138,5 +145,7 @@ pub fn dma_device_read(phys: u64, into: &mut [u8]) -> bool {
 /// Writes memory as a device does. False if it was not handed to a device.
 pub fn dma_device_write(phys: u64, from: &[u8]) -> bool {
     // SAFETY: the range is registered, and stays so while the table is locked.
-    dma_access(phys, from.len(), |into| unsafe { copy(from.as_ptr(), into, from.len()) })
+    dma_access(phys, from.len(), |into| unsafe {
+        copy(from.as_ptr(), into, from.len())
+    })
 }

@@ -43,7 +43,15 @@ impl PageTable {
         if entries.contains_key(&va) {
             return Err(MapError::Occupied);
         }
-        entries.insert(va, Entry { frame, prot, accessed: false, dirty: false });
+        entries.insert(
+            va,
+            Entry {
+                frame,
+                prot,
+                accessed: false,
+                dirty: false,
+            },
+        );
         Ok(())
     }
 
@@ -52,7 +60,12 @@ impl PageTable {
         if va % HUGE_PAGE_SIZE != 0 || !is_user_range(va, HUGE_PAGE_SIZE) {
             return Err(MapError::BadAddress);
         }
-        if self.entries().range(va..va + HUGE_PAGE_SIZE).next().is_some() {
+        if self
+            .entries()
+            .range(va..va + HUGE_PAGE_SIZE)
+            .next()
+            .is_some()
+        {
             return Err(MapError::Occupied);
         }
         for (i, frame) in frame.split().enumerate() {
@@ -66,7 +79,15 @@ impl PageTable {
         if va % PAGE_SIZE != 0 || !is_user_range(va, PAGE_SIZE) {
             return Err(MapError::BadAddress);
         }
-        let old = self.entries().insert(va, Entry { frame, prot, accessed: false, dirty: false });
+        let old = self.entries().insert(
+            va,
+            Entry {
+                frame,
+                prot,
+                accessed: false,
+                dirty: false,
+            },
+        );
         Ok(old.map(|e| e.frame))
     }
 
@@ -86,19 +107,23 @@ impl PageTable {
     /// Changes the rights of all mapped pages of `range`.
     pub fn protect(&self, range: Range<usize>, prot: Prot) {
         if valid_range(&range) {
-            self.entries().range_mut(range).for_each(|(_, e)| e.prot = prot);
+            self.entries()
+                .range_mut(range)
+                .for_each(|(_, e)| e.prot = prot);
         }
     }
 
     /// What is mapped at the page of `va`.
     pub fn get(&self, va: usize) -> Option<Mapping> {
-        self.entries().get(&(va & !(PAGE_SIZE - 1))).map(|e| Mapping {
-            frame: e.frame.clone(),
-            prot: e.prot,
-            accessed: e.accessed,
-            dirty: e.dirty,
-            huge: false,
-        })
+        self.entries()
+            .get(&(va & !(PAGE_SIZE - 1)))
+            .map(|e| Mapping {
+                frame: e.frame.clone(),
+                prot: e.prot,
+                accessed: e.accessed,
+                dirty: e.dirty,
+                huge: false,
+            })
     }
 
     /// Forgets that pages of `range` were written to, after telling `written` of each that was.
@@ -118,7 +143,10 @@ impl PageTable {
         if !valid_range(&range) {
             return 0;
         }
-        self.entries().range_mut(range).filter_map(|(_, e)| std::mem::take(&mut e.accessed).then_some(())).count()
+        self.entries()
+            .range_mut(range)
+            .filter_map(|(_, e)| std::mem::take(&mut e.accessed).then_some(()))
+            .count()
     }
 
     /// Number of pages mapped.
@@ -203,7 +231,11 @@ pub(crate) unsafe fn copy_to_user(into: usize, from: *const u8, len: usize) -> R
     })
 }
 
-fn with_word<R>(addr: usize, access: Access, act: impl FnOnce(&std::sync::atomic::AtomicU32) -> R) -> Result<R, Fault> {
+fn with_word<R>(
+    addr: usize,
+    access: Access,
+    act: impl FnOnce(&std::sync::atomic::AtomicU32) -> R,
+) -> Result<R, Fault> {
     let mut act = Some(act);
     let mut result = None;
     walk(addr, 4, access, |frame, offset, _, _| {
@@ -216,12 +248,17 @@ fn with_word<R>(addr: usize, access: Access, act: impl FnOnce(&std::sync::atomic
 }
 
 pub(crate) fn user_load_u32(addr: usize) -> Result<u32, Fault> {
-    with_word(addr, Access::Read, |w| w.load(std::sync::atomic::Ordering::SeqCst))
+    with_word(addr, Access::Read, |w| {
+        w.load(std::sync::atomic::Ordering::SeqCst)
+    })
 }
 
 pub(crate) fn user_cmpxchg_u32(addr: usize, old: u32, new: u32) -> Result<u32, Fault> {
     use std::sync::atomic::Ordering::SeqCst;
-    with_word(addr, Access::Write, |w| w.compare_exchange(old, new, SeqCst, SeqCst).unwrap_or_else(|is| is))
+    with_word(addr, Access::Write, |w| {
+        w.compare_exchange(old, new, SeqCst, SeqCst)
+            .unwrap_or_else(|is| is)
+    })
 }
 
 #[cfg(test)]
@@ -232,8 +269,12 @@ mod tests {
     #[test]
     fn copies_go_through_the_active_table() {
         let table = PageTable::new().unwrap();
-        table.map(0x10000, Frame::alloc_zeroed().unwrap(), Prot::RW).unwrap();
-        table.map(0x11000, Frame::alloc_zeroed().unwrap(), Prot::RW).unwrap();
+        table
+            .map(0x10000, Frame::alloc_zeroed().unwrap(), Prot::RW)
+            .unwrap();
+        table
+            .map(0x11000, Frame::alloc_zeroed().unwrap(), Prot::RW)
+            .unwrap();
         assert_eq!(user::copy_to_user(0x10ffe, b"abcd"), Err(Fault));
         table.activate();
         user::copy_to_user(0x10ffe, b"abcd").unwrap();
@@ -247,8 +288,13 @@ mod tests {
         assert_eq!(user::cmpxchg_u32(0x11004, 0, 8), Ok(Err(7)));
         assert_eq!(user::cmpxchg_u32(0x11005, 0, 8), Err(Fault));
         let mut seen = Vec::new();
-        table.unmap(0..user::USER_END, &mut |va, _, dirty| seen.push((va, dirty)));
+        table.unmap(0..user::USER_END, &mut |va, _, dirty| {
+            seen.push((va, dirty))
+        });
         assert_eq!(seen, [(0x10000, true), (0x11000, true)]);
-        assert_eq!(table.map(user::USER_END, Frame::alloc().unwrap(), Prot::R), Err(MapError::BadAddress));
+        assert_eq!(
+            table.map(user::USER_END, Frame::alloc().unwrap(), Prot::R),
+            Err(MapError::BadAddress)
+        );
     }
 }

@@ -54,10 +54,9 @@ pub(crate) fn cpu_online(cpu: usize) -> bool {
 
 pub(crate) fn start_others(_entry: fn() -> !) {}
 
-pub(crate) fn halt_unless(unless: impl FnOnce() -> bool) {
-    if !unless() {
-        std::thread::sleep(std::time::Duration::from_millis(1));
-    }
+pub(crate) fn halt() {
+    irq_restore(true);
+    std::thread::sleep(std::time::Duration::from_millis(1));
 }
 
 pub(crate) fn send_ipi(_cpu: usize, _ipi: Ipi) {}
@@ -71,13 +70,21 @@ pub struct Task {
 
 impl Task {
     /// Not on the host: threads are spawned by `sched`'s hosted backend.
-    pub fn new(_stack_size: usize, _entry: Box<dyn FnOnce() + Send>) -> Result<Arc<Self>, OutOfMemory> {
+    pub fn new(
+        _stack_size: usize,
+        _entry: Box<dyn FnOnce() + Send>,
+    ) -> Result<Arc<Self>, OutOfMemory> {
         Err(OutOfMemory)
     }
 
     /// What a higher room attached.
     pub fn data(&self) -> &Data {
         &self.data
+    }
+
+    /// Whether a CPU runs on its stack now.
+    pub fn on_cpu(&self) -> bool {
+        true
     }
 }
 
@@ -114,7 +121,11 @@ pub(crate) struct HwState {
 
 impl HwState {
     pub(crate) fn new() -> Box<Self> {
-        let mut state = Box::new(Self { fs: 0, gs: 0, fp: [0; FP_SIZE] });
+        let mut state = Box::new(Self {
+            fs: 0,
+            gs: 0,
+            fp: [0; FP_SIZE],
+        });
         state.reset_fp();
         state
     }

@@ -16,7 +16,13 @@ pub(crate) fn counter() -> u64 {
 }
 
 pub(crate) fn tsc_params() -> TscParams {
-    TscParams { base_tsc: 0, base_ns: 0, mult: 1, shift: 0, usable_by_user: false }
+    TscParams {
+        base_tsc: 0,
+        base_ns: 0,
+        mult: 1,
+        shift: 0,
+        usable_by_user: false,
+    }
 }
 
 pub(crate) fn tsc_khz() -> u64 {
