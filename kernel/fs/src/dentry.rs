@@ -189,10 +189,11 @@ impl Dentry {
                 Err(Errno::ENOENT) => None,
                 Err(error) => return Err(error),
             };
-            if !dir.cache_lookups() {
-                return Ok(Arc::new(Self::make(inode, Some(self.clone()), name.into())));
-            }
+            let keep = dir.cacheable(name, inode.as_ref());
             let fresh = Arc::new(Self::make(inode, Some(self.clone()), name.into()));
+            if !keep {
+                return Ok(fresh);
+            }
             if let Some(dentry) = self.keep(fresh, Some(before)) {
                 return Ok(dentry);
             }
@@ -222,7 +223,10 @@ impl Dentry {
 
     /// Records that `name` now stands for `inode`, made while the tree lock was held.
     pub(crate) fn created(self: &Arc<Self>, name: &[u8], inode: Arc<dyn Inode>) -> Arc<Dentry> {
-        let caches = self.inode.as_ref().is_none_or(|dir| dir.cache_lookups());
+        let caches = self
+            .inode
+            .as_ref()
+            .is_none_or(|dir| dir.cacheable(name, Some(&inode)));
         let fresh = Arc::new(Self::make(Some(inode), Some(self.clone()), name.into()));
         if !caches {
             return fresh;
@@ -274,7 +278,11 @@ impl Dentry {
             map.remove(&name);
         }
         drop(children);
-        if self.inode.as_ref().is_some_and(|dir| dir.cache_lookups()) {
+        if self
+            .inode
+            .as_ref()
+            .is_some_and(|dir| dir.cacheable(&name, None))
+        {
             let negative = Arc::new(Self::make(None, Some(self.clone()), name));
             let _ = self.keep(negative, None);
         }
@@ -339,14 +347,6 @@ impl Dentry {
         };
         set(child, other_dir, &other_name);
         set(other, self, &name);
-    }
-
-    /// The cached children, for tests and for dropping caches.
-    pub(crate) fn cached_children(&self) -> Vec<Arc<Dentry>> {
-        match &self.children.lock().map {
-            Some(map) => map.values().filter_map(Weak::upgrade).collect(),
-            None => Vec::new(),
-        }
     }
 }
 

@@ -138,9 +138,10 @@ pub trait Inode: Send + Sync + 'static {
         Err(Errno::ENOTDIR)
     }
 
-    /// Whether the dentry cache may keep what [`Inode::lookup`] answered. Directories whose
-    /// contents change by themselves (/proc) say no.
-    fn cache_lookups(&self) -> bool {
+    /// Whether the dentry cache may keep that `name` stands for `found`. Directories whose contents
+    /// change by themselves (/proc) say no.
+    fn cacheable(&self, name: &[u8], found: Option<&Arc<dyn Inode>>) -> bool {
+        let _ = (name, found);
         true
     }
 

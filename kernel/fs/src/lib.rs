@@ -29,6 +29,7 @@ pub mod special;
 #[cfg(test)]
 mod testing;
 pub mod time;
+pub mod tmpfs;
 mod types;
 
 pub use cache::PageCache;

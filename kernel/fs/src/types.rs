@@ -5,6 +5,8 @@
 //! its like belong to the `linux` room.
 
 use alloc::vec::Vec;
+use core::sync::atomic::{AtomicU32, Ordering};
+
 use bitflags::bitflags;
 use errno::{Errno, Result};
 
@@ -105,6 +107,12 @@ impl DeviceId {
             minor: (((dev >> 12) & 0xffff_ff00) | (dev & 0xff)) as u32,
         }
     }
+}
+
+/// A number for a file system without a device, as `st_dev` shows it: major 0, as on Linux.
+pub(crate) fn anonymous_device() -> DeviceId {
+    static NEXT: AtomicU32 = AtomicU32::new(1);
+    DeviceId::new(0, NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
 /// A moment on the wall clock: seconds since 1970 (may be negative) and nanoseconds below 10⁹.

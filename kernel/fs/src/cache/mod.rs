@@ -13,8 +13,6 @@ mod page;
 mod readahead;
 mod shrink;
 mod store;
-#[cfg(test)]
-mod tests;
 mod write;
 mod writeback;
 
@@ -83,6 +81,7 @@ pub struct PageCache {
     /// Where the shrinker goes on.
     hand: AtomicU64,
     resident: AtomicUsize,
+    writable_mappings: AtomicUsize,
 }
 
 impl PageCache {
@@ -103,6 +102,7 @@ impl PageCache {
             dirty_since_ns: AtomicU64::new(0),
             hand: AtomicU64::new(0),
             resident: AtomicUsize::new(0),
+            writable_mappings: AtomicUsize::new(0),
         });
         if !in_memory {
             shrink::register(&cache);

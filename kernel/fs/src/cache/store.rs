@@ -43,6 +43,24 @@ pub trait PageStore: Send + Sync + 'static {
     /// Called after contents or size changed by a write through the cache: for the times.
     fn modified(&self) {}
 
+    /// Whether the contents of a file of `size` bytes may be changed, which then ends at `end` if
+    /// that is larger.
+    ///
+    /// # Errors
+    /// `EPERM` for a sealed file.
+    fn may_change(&self, size: u64, end: u64) -> Result<()> {
+        let _ = (size, end);
+        Ok(())
+    }
+
+    /// Whether the file may be mapped for shared stores.
+    ///
+    /// # Errors
+    /// `EPERM` for a sealed file.
+    fn may_map_writable(&self) -> Result<()> {
+        Ok(())
+    }
+
     /// Largest size a file can have.
     fn max_size(&self) -> u64 {
         crate::MAX_FILE_SIZE

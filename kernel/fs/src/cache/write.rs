@@ -54,6 +54,28 @@ impl PageCache {
         }
     }
 
+    /// Counts a shared mapping through which the file can be stored to, until
+    /// [`PageCache::unmap_writable`].
+    ///
+    /// # Errors
+    /// `EPERM` when the file is sealed against writing.
+    pub fn map_writable(&self) -> Result<()> {
+        self.writable_mappings.fetch_add(1, Ordering::AcqRel);
+        self.store.may_map_writable().inspect_err(|_| {
+            self.unmap_writable();
+        })
+    }
+
+    /// The mirror of [`PageCache::map_writable`].
+    pub fn unmap_writable(&self) {
+        self.writable_mappings.fetch_sub(1, Ordering::AcqRel);
+    }
+
+    /// Shared mappings through which the file can be stored to.
+    pub fn writable_mappings(&self) -> usize {
+        self.writable_mappings.load(Ordering::Acquire)
+    }
+
     /// Marks pages `first..end` dirty that are in memory: for stores that page tables noted.
     pub fn mark_dirty(&self, first: u64, end: u64) {
         if self.store.in_memory() {
@@ -177,6 +199,8 @@ impl Writer<'_> {
         if offset >= max {
             return Err(Errno::EFBIG);
         }
+        let wanted = offset.saturating_add(source.remaining() as u64).min(max);
+        cache.store.may_change(cache.size(), wanted)?;
         let mut done = 0usize;
         let result = loop {
             let at = offset + done as u64;
@@ -370,6 +394,32 @@ impl Writer<'_> {
         };
         page.frame()
             .fill((from % PAGE) as usize, (to - from) as usize, 0);
+    }
+
+    /// Makes sure that each page of a byte range exists in a store that is memory, and grows the
+    /// file to `size`. On failure the pages made so far go again.
+    ///
+    /// # Errors
+    /// `ENOSPC`, `ENOMEM`.
+    pub fn allocate(&self, offset: u64, len: u64, size: u64) -> Result<()> {
+        let cache = self.cache;
+        let mut made: Vec<u64> = Vec::new();
+        for index in offset / PAGE..offset.saturating_add(len).div_ceil(PAGE) {
+            if cache.cached(index).is_some() {
+                continue;
+            }
+            match cache.insert_zeroed(index) {
+                Ok(_) => made.push(index),
+                Err(error) => {
+                    for index in made {
+                        cache.take_out(index, index + 1);
+                    }
+                    return Err(error);
+                }
+            }
+        }
+        self.grow(size);
+        Ok(())
     }
 
     /// The file to which it is the right.

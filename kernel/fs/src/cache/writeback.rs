@@ -106,13 +106,13 @@ pub(crate) fn write_some(pages: usize) {
     }
 }
 
-/// Writes back all pages that were dirty longer than they may be, or, with `all`, all.
-fn write_due(all: bool) {
+/// Writes back all pages that were dirty longer than they may be.
+fn write_due() {
     let now = machine::time::now_ns();
     let caches = LIST.lock().clone();
     for cache in caches {
         let age = now.saturating_sub(cache.dirty_since_ns.load(Ordering::Relaxed));
-        if all || age >= EXPIRE_NS {
+        if age >= EXPIRE_NS {
             let _ = cache.flush(0, u64::MAX);
         }
     }
@@ -159,7 +159,7 @@ pub fn start_writeback() -> Result<()> {
                 (WANTED.swap(false, Ordering::AcqRel) || shrink::is_wanted()).then_some(())
             });
             shrink::balance();
-            write_due(false);
+            write_due();
             let (dirty, limit) = (dirty_pages(), limit());
             if dirty >= limit / 2 {
                 write_some(dirty - limit / 4);
@@ -261,9 +261,4 @@ impl PageCache {
             None => Ok(()),
         }
     }
-}
-
-/// Writes back everything dirty in every file (for `sync(2)` and before the machine goes off).
-pub(crate) fn write_all() {
-    write_due(true);
 }
