@@ -458,3 +458,47 @@ fn a_cut_during_recovery_is_recovered() {
         fsck_bytes(&dump(fs.device()));
     }
 }
+
+#[test]
+fn a_freed_metadata_block_is_not_replayed_over_data() {
+    let size = 10 << 20;
+    let device = MemDevice::new(size);
+    mkfs(&device, &options(size as u64)).unwrap();
+    let mut fs = Ext4::mount(device, rw()).unwrap();
+    // Blocks of symbolic links, directories and attributes go through the journal.
+    for n in 0..20 {
+        fs.symlink(
+            ROOT_INO,
+            format!("link {n}").as_bytes(),
+            &[b'l'; 1000],
+            0,
+            0,
+        )
+        .unwrap();
+        let ino = fs
+            .create(ROOT_INO, format!("dir {n}").as_bytes(), &dir())
+            .unwrap()
+            .ino;
+        fs.set_xattr(ino, b"user.a", &[1; 1000], ext4::XattrMode::Any)
+            .unwrap();
+    }
+    fs.sync().unwrap();
+    for n in 0..20 {
+        let (ino, _) = fs.unlink(ROOT_INO, format!("link {n}").as_bytes()).unwrap();
+        fs.release(ino).unwrap();
+        let ino = fs.rmdir(ROOT_INO, format!("dir {n}").as_bytes()).unwrap();
+        fs.release(ino).unwrap();
+    }
+    fs.sync().unwrap();
+    // All of the space becomes data, so the freed blocks are among it.
+    let ino = fs.create(ROOT_INO, b"all", &file()).unwrap().ino;
+    let mut len = 0;
+    while fs.write_at(ino, len, &[b'd'; 4096]).is_ok() {
+        len += 4096;
+    }
+    fs.sync().unwrap();
+    let mut fs = Ext4::mount(MemDevice::from_vec(dump(fs.device())), rw()).unwrap();
+    let mut data = vec![0; len as usize];
+    assert_eq!(fs.read_at(ino, 0, &mut data).unwrap(), len as usize);
+    assert_eq!(data.iter().position(|&byte| byte != b'd'), None);
+}
