@@ -128,7 +128,11 @@ pub fn start_cpu() -> ! {
         this.is_idle.store(true, Ordering::SeqCst);
         this.running_virtual_ns.store(u64::MAX, Ordering::Relaxed);
         let start = now_ns();
-        cpu::halt_unless(|| this.queue.lock().len() > 0 || work_to_steal(me));
+        cpu::without_interrupts(|| {
+            if this.queue.lock().len() == 0 && !work_to_steal(me) {
+                cpu::halt();
+            }
+        });
         this.idle_ns
             .fetch_add(now_ns().saturating_sub(start), Ordering::Relaxed);
     }
@@ -177,7 +181,7 @@ pub(crate) fn spawn(
         .place
         .task
         .data()
-        .set(Box::new(Arc::downgrade(&thread)));
+        .set(Arc::new(Arc::downgrade(&thread)));
     // A thread lives while it runs even if nobody holds it: the list of the living does.
     LIVING.lock().insert(thread.id(), thread.clone());
     enqueue(thread.clone(), false);
