@@ -75,6 +75,8 @@ pub struct LinuxThread {
     pub(crate) timer_slack_ns: AtomicU64,
     /// `prctl(PR_SET_PDEATHSIG)`.
     pub(crate) parent_death_signal: AtomicU64,
+    /// Error code, number and address of the last processor exception, for signal frames.
+    pub(crate) last_trap: SpinLock<(u64, u64, u64)>,
     /// Page faults that needed no I/O, and those that did (`getrusage(2)`).
     pub(crate) faults: [AtomicU64; 2],
 }
@@ -100,6 +102,7 @@ impl LinuxThread {
             syscall_args: [const { AtomicU64::new(0) }; 6],
             timer_slack_ns: AtomicU64::new(50_000),
             parent_death_signal: AtomicU64::new(0),
+            last_trap: SpinLock::new((0, 0, 0)),
             faults: [const { AtomicU64::new(0) }; 2],
         };
         thread.set_comm(comm);

@@ -1,0 +1,143 @@
+//! The program's address space: areas, the pages in them, and what brings the one into the other.
+//!
+//! [`vma`] is the bookkeeping, [`pager`] what can be mapped, [`fault`] brings pages in, [`map`]
+//! makes, moves and removes areas, [`advice`] is `madvise` and its kin, [`report`] what `/proc` shows.
+//! System calls and their flags are `syscalls::memory`'s.
+//!
+//! Locking: `areas` is a sleeping read-write lock. A page fault takes it for reading, so nobody may
+//! touch the program's memory while holding it. Pages are put in under `install`, hashed by address,
+//! while `areas` is held for reading; whoever holds `areas` for writing is alone.
+pub mod advice;
+pub mod fault;
+pub mod layout;
+pub mod map;
+pub mod pager;
+pub mod report;
+pub mod vma;
+
+use core::ops::Range;
+
+use errno::Errno;
+use machine::mem::Frame;
+use machine::sync::{Once, SpinLock};
+use machine::vm::{MapError, PageTable, Prot};
+
+use self::layout::Layout;
+use self::pager::Pager;
+use self::vma::{Backing, PAGE, VmProt, Vma, VmaSet};
+
+/// The most areas there may be (`vm.max_map_count`).
+pub const MAX_MAP_COUNT: usize = 65530;
+
+/// The distance kept below a growing stack (`stack_guard_gap`).
+pub const STACK_GUARD: usize = 256 * PAGE;
+
+const INSTALL_LOCKS: usize = 64;
+
+/// The address space of the process.
+pub struct AddressSpace {
+    table: PageTable,
+    areas: sched::RwLock<VmaSet>,
+    install: [SpinLock<()>; INSTALL_LOCKS],
+    /// Where things lie; set by `exec`.
+    pub layout: SpinLock<Layout>,
+}
+
+/// The page of zeroes that untouched anonymous memory shows when it is only read.
+static ZERO_PAGE: Once<Frame> = Once::new();
+
+/// How an operation on the page table fails for the program.
+pub(crate) fn map_errno(error: MapError) -> Errno {
+    match error {
+        MapError::OutOfMemory | MapError::Occupied => Errno::ENOMEM,
+        MapError::BadAddress => Errno::EINVAL,
+    }
+}
+
+impl AddressSpace {
+    /// An empty address space.
+    ///
+    /// # Errors
+    /// `ENOMEM`.
+    pub fn new(layout: Layout) -> errno::Result<Self> {
+        if ZERO_PAGE.get().is_none() {
+            let page = Frame::alloc_zeroed().map_err(|_| Errno::ENOMEM)?;
+            ZERO_PAGE.call_once(|| page);
+        }
+        Ok(AddressSpace {
+            table: PageTable::new().map_err(|_| Errno::ENOMEM)?,
+            areas: sched::RwLock::new(VmaSet::new()),
+            install: [const { SpinLock::new(()) }; INSTALL_LOCKS],
+            layout: SpinLock::new(layout),
+        })
+    }
+
+    /// Makes the calling thread run in it.
+    pub fn activate(&self) {
+        self.table.activate();
+    }
+
+    fn install_lock(&self, page: usize) -> &SpinLock<()> {
+        &self.install[page / PAGE % INSTALL_LOCKS]
+    }
+
+    /// Takes all pages of `range` out.
+    fn drop_pages(&self, range: Range<usize>) {
+        self.table.unmap(range, &mut |_, _, _| {});
+    }
+
+    /// Calls `act` with every part of an area that shows pages `pages` of the object `id`.
+    fn each_view(&self, id: usize, pages: Range<u64>, act: impl Fn(&Vma, Range<usize>)) {
+        let areas = self.areas.read();
+        for vma in areas.iter() {
+            let Backing::Object { pager, offset } = &vma.backing else {
+                continue;
+            };
+            if pager.id() != id {
+                continue;
+            }
+            let first = offset / PAGE as u64;
+            let last = first + (vma.len() / PAGE) as u64;
+            let (from, to) = (pages.start.max(first), pages.end.min(last));
+            if from < to {
+                let start = vma.start + (from - first) as usize * PAGE;
+                act(vma, start..start + (to - from) as usize * PAGE);
+            }
+        }
+    }
+
+    /// Takes pages of a file that was cut short out of the program's view, the program's private
+    /// copies too: the next access is a `SIGBUS`.
+    pub fn truncated(&self, id: usize, pages: Range<u64>) {
+        self.each_view(id, pages, |_, range| self.drop_pages(range));
+    }
+
+    /// Makes the next store to each page tell the object again (`mark_dirty`): called before the
+    /// object writes them back. Answers nothing: a page written since was marked at its first store.
+    pub fn write_protect(&self, id: usize, pages: Range<u64>) {
+        self.each_view(id, pages, |vma, range| {
+            if !vma.is_private() && vma.prot.contains(VmProt::WRITE) {
+                self.table.protect(range, hardware(vma.prot.difference(VmProt::WRITE)));
+            }
+        });
+    }
+
+    /// Whether pages of the object are in the program's view now, so that the page cache keeps them.
+    pub fn shows(&self, pager: &dyn Pager) -> bool {
+        let areas = self.areas.read();
+        areas.iter().any(|vma| matches!(&vma.backing, Backing::Object { pager: p, .. } if p.id() == pager.id()))
+    }
+}
+
+/// The rights as the page table has them: on x86 a page that can be written or executed can be read.
+pub(crate) fn hardware(prot: VmProt) -> Prot {
+    Prot {
+        read: !prot.is_empty(),
+        write: prot.contains(VmProt::WRITE),
+        exec: prot.contains(VmProt::EXEC),
+    }
+}
+
+#[cfg(test)]
+#[path = "tests.rs"]
+mod tests;
