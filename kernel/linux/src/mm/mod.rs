@@ -122,6 +122,16 @@ impl AddressSpace {
         });
     }
 
+    /// Where in a shared object `addr` lies: its id and the byte offset, or `None` for private memory.
+    pub fn shared_place(&self, addr: usize) -> Option<(usize, u64)> {
+        let areas = self.areas.read();
+        let vma = areas.find(addr).filter(|vma| !vma.is_private())?;
+        match &vma.backing {
+            Backing::Anonymous => None,
+            Backing::Object { pager, offset } => Some((pager.id(), offset + (addr - vma.start) as u64)),
+        }
+    }
+
     /// Whether pages of the object are in the program's view now, so that the page cache keeps them.
     pub fn shows(&self, pager: &dyn Pager) -> bool {
         let areas = self.areas.read();
