@@ -98,13 +98,11 @@ pub struct Process {
     pub image: Once<Image>,
     /// User and group ids.
     pub credentials: SpinLock<Credentials>,
-    /// Descriptors.
-    pub files: crate::files::FileTable,
-    /// Root, working directory, umask.
-    pub fs: crate::files::FsContext,
     threads: SpinLock<BTreeMap<i32, Arc<LinuxThread>>>,
     next_tid: SpinLock<i32>,
     exiting: AtomicBool,
+    /// What the main thread gave to `exit(2)`, for when it is not the last.
+    leader_code: AtomicU64,
     /// Processor time of threads that have ended: user, system.
     pub(crate) ended_ns: [AtomicU64; 2],
     /// `membarrier(2)` registrations.
@@ -135,8 +133,6 @@ impl Process {
     /// A process without threads.
     pub(crate) fn new(
         mm: AddressSpace,
-        files: crate::files::FileTable,
-        fs: crate::files::FsContext,
         exit: fn(ExitStatus) -> !,
     ) -> Self {
         Process {
@@ -147,11 +143,10 @@ impl Process {
             timers: Timers::new(),
             image: Once::new(),
             credentials: SpinLock::new(Credentials::default()),
-            files,
-            fs,
             threads: SpinLock::new(BTreeMap::new()),
             next_tid: SpinLock::new(PID),
             exiting: AtomicBool::new(false),
+            leader_code: AtomicU64::new(0),
             ended_ns: [const { AtomicU64::new(0) }; 2],
             membarrier: AtomicU64::new(0),
             start_ns: machine::time::now_ns(),
@@ -205,6 +200,15 @@ impl Process {
         self.threads.lock().len()
     }
 
+    /// The status with which the main thread called `exit(2)`.
+    pub(crate) fn leader_code(&self) -> u8 {
+        self.leader_code.load(Ordering::Relaxed) as u8
+    }
+
+    pub(crate) fn set_leader_code(&self, code: u8) {
+        self.leader_code.store(u64::from(code), Ordering::Relaxed);
+    }
+
     /// Whether the program is ending.
     pub fn is_exiting(&self) -> bool {
         self.exiting.load(Ordering::SeqCst)
@@ -215,8 +219,9 @@ impl Process {
     /// The first caller decides the status; whoever comes later just stops.
     pub fn exit(&self, status: ExitStatus) -> ! {
         if self.exiting.swap(true, Ordering::SeqCst) {
+            let nobody = sched::WaitQueue::new();
             loop {
-                sched::sleep_until_ns(u64::MAX);
+                nobody.wait(|| None::<()>);
             }
         }
         for thread in self.threads() {

@@ -1,0 +1,102 @@
+//! The loop that a thread of the program lives in, how it starts and how it ends.
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use core::sync::atomic::Ordering;
+
+use errno::{Errno, Result};
+use machine::context::{Trap, UserContext};
+use machine::user;
+
+use crate::ctx::Ctx;
+use crate::futex::{BITSET_ANY, Key, robust};
+use crate::process::{ExitStatus, Process};
+use crate::signal::{deliver, fault};
+use crate::syscalls;
+use crate::thread::LinuxThread;
+
+/// Starts `thread` with those registers.
+///
+/// # Errors
+/// `EAGAIN` when there is no memory for its stack, as `clone(2)` has it.
+pub(crate) fn start(
+    process: &'static Process,
+    thread: Arc<LinuxThread>,
+    user: UserContext,
+    options: sched::SpawnOptions,
+) -> Result<()> {
+    process.add_thread(thread.clone());
+    let tid = thread.tid;
+    let mut user = Box::new(user);
+    let body = {
+        let thread = thread.clone();
+        move || {
+            let me = sched::current();
+            thread.attach(&me);
+            // A fresh thread has nothing attached yet, so this cannot fail.
+            let _ = me.set_ext(thread.clone());
+            process.mm.activate();
+            live(process, &thread, &mut user);
+            end(process, &thread);
+        }
+    };
+    match sched::spawn(options, body) {
+        Ok(started) => {
+            thread.attach(&started);
+            Ok(())
+        }
+        Err(_) => {
+            process.remove_thread(tid);
+            Err(Errno::EAGAIN)
+        }
+    }
+}
+
+/// Runs the program until the thread is to end.
+fn live(process: &'static Process, thread: &Arc<LinuxThread>, user: &mut UserContext) {
+    let mut ctx = Ctx { process, thread, user };
+    loop {
+        sched::with_current(sched::Thread::take_interrupt);
+        if !deliver::before_user(&mut ctx) {
+            return;
+        }
+        syscalls::update_rseq(&mut ctx);
+        match sched::in_user(|| ctx.user.run()) {
+            Trap::Syscall => syscalls::dispatch(&mut ctx),
+            Trap::Exception { vector, error, addr } => fault::exception(&mut ctx, vector, error, addr),
+            Trap::Interrupt => {}
+        }
+        preempt(&mut ctx);
+    }
+}
+
+/// Lets others run if they are due; a restartable sequence that was cut short starts over.
+fn preempt(ctx: &mut Ctx<'_>) {
+    let before = sched::with_current(sched::Thread::switches);
+    sched::preempt_point();
+    if sched::with_current(sched::Thread::switches) != before {
+        syscalls::abort_rseq(ctx);
+    }
+}
+
+/// What the kernel does when a thread ends (`exit(2)`, `kernel/exit.c` of Linux).
+fn end(process: &'static Process, thread: &Arc<LinuxThread>) {
+    if !process.is_exiting() {
+        let (head, _) = thread.robust_list();
+        if head != 0 {
+            robust::release(&process.futexes, &process.mm, head, thread.tid);
+        }
+        let word = thread.clear_child_tid();
+        if word != 0 && user::write_u32(word, 0).is_ok()
+            && let Ok(key) = Key::of(&process.mm, word, false)
+        {
+            process.futexes.wake(key, 1, BITSET_ANY);
+        }
+    }
+    if let Some(ended) = thread.sched() {
+        process.ended_ns[0].fetch_add(ended.user_ns(), Ordering::Relaxed);
+        process.ended_ns[1].fetch_add(ended.system_ns(), Ordering::Relaxed);
+    }
+    if process.remove_thread(thread.tid) == 0 {
+        process.exit(ExitStatus::Code(process.leader_code()));
+    }
+}
