@@ -64,6 +64,8 @@ pub struct LinuxThread {
     robust_list: SpinLock<(usize, usize)>,
     /// The registered `struct rseq`: address, length, signature.
     pub(crate) rseq: SpinLock<Option<(usize, u32, u32)>>,
+    /// The CPU the program was last told.
+    pub(crate) rseq_cpu: core::sync::atomic::AtomicU32,
     pub(crate) restart: SpinLock<Option<RestartBlock>>,
     exiting: AtomicBool,
     keep_registers: AtomicBool,
@@ -95,6 +97,7 @@ impl LinuxThread {
             clear_child_tid: AtomicUsize::new(0),
             robust_list: SpinLock::new((0, 0)),
             rseq: SpinLock::new(None),
+            rseq_cpu: core::sync::atomic::AtomicU32::new(u32::MAX),
             restart: SpinLock::new(None),
             exiting: AtomicBool::new(false),
             keep_registers: AtomicBool::new(false),

@@ -117,16 +117,34 @@ impl AddressSpace {
     }
 
     /// Sets or clears [`VmFlags::LOCKED`] on everything (`mlockall(2)`, `munlockall(2)`).
-    pub fn lock_all(&self, lock: bool) {
+    pub fn lock_all(&self, lock: bool, now: bool) {
         let ranges: Vec<Range<usize>> = self.areas.read().iter().map(Vma::range).collect();
         let (set, clear) = if lock { (VmFlags::LOCKED, VmFlags::empty()) } else { (VmFlags::empty(), VmFlags::LOCKED) };
         for range in ranges {
             // A range that another thread unmapped meanwhile needs nothing.
             let _ = self.change_flags(range.clone(), set, clear);
-            if lock {
+            if lock && now {
                 self.populate(range);
             }
         }
+    }
+
+    /// Whether new areas are locked (`mlockall(MCL_FUTURE)`).
+    pub fn locks_future(&self) -> bool {
+        self.lock_future.load(Ordering::Relaxed)
+    }
+
+    /// Says whether new areas are locked.
+    pub fn set_locks_future(&self, lock: bool) {
+        self.lock_future.store(lock, Ordering::Relaxed);
+    }
+
+    /// Whether the range has no holes.
+    ///
+    /// # Errors
+    /// `ENOMEM` where nothing is mapped.
+    pub fn covered(&self, range: Range<usize>) -> Result<()> {
+        if self.areas.read().covers(range) { Ok(()) } else { Err(Errno::ENOMEM) }
     }
 
     /// `msync(2)`: writes the files behind shared areas back.

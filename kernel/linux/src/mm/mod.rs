@@ -39,6 +39,7 @@ pub struct AddressSpace {
     table: PageTable,
     areas: sched::RwLock<VmaSet>,
     install: [SpinLock<()>; INSTALL_LOCKS],
+    lock_future: core::sync::atomic::AtomicBool,
     /// Where things lie; set by `exec`.
     pub layout: SpinLock<Layout>,
 }
@@ -68,6 +69,7 @@ impl AddressSpace {
             table: PageTable::new().map_err(|_| Errno::ENOMEM)?,
             areas: sched::RwLock::new(VmaSet::new()),
             install: [const { SpinLock::new(()) }; INSTALL_LOCKS],
+            lock_future: core::sync::atomic::AtomicBool::new(false),
             layout: SpinLock::new(layout),
         })
     }
