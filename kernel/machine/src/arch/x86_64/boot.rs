@@ -143,7 +143,10 @@ ap_start64:
     mov fs, eax
     mov gs, eax
     mov edi, esi
-    /* The stacks are mapped only by the full tables. */
+    /* The stacks are mapped only by the full tables, and those map the code only at the kernel's addresses. */
+    movabs rcx, offset ap_high
+    jmp rcx
+ap_high:
     movabs rcx, offset ap_root
     mov rcx, [rcx]
     mov cr3, rcx

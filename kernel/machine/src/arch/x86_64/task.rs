@@ -66,11 +66,12 @@ impl Task {
             },
         };
         let top = stack.bottom + size;
-        // What `switch` pops: r15, r14, r13, r12, rbx, rbp, the return address; above it a zero to end backtraces.
-        let rsp = top - 8 * 9;
+        // What `switch` pops: r15, r14, r13, r12, rbx, rbp, the return address; above it a zero to end
+        // backtraces, at which the stack is aligned as after a call.
+        let rsp = top - 8 * 8;
         // SAFETY: the top of a stack that is ours alone.
         unsafe {
-            (rsp as *mut [u64; 9]).write([0, 0, 0, 0, 0, 0, first_steps as *const () as u64, 0, 0]);
+            (rsp as *mut [u64; 8]).write([0, 0, 0, 0, 0, 0, first_steps as *const () as u64, 0]);
         }
         Ok(Arc::new(Self {
             rsp: UnsafeCell::new(rsp as u64),
