@@ -3,7 +3,7 @@
 //! nanos is started through the tool from an image that exists, so the tool's own time counts against it.
 
 use super::guest::Guest;
-use super::machine::{Machine, Tool, free_port, linux, output};
+use super::machine::{COUNTED, EMULATED, Machine, Tool, free_port, linux, nanos_counted, output};
 use crate::{build, demo, setup};
 use anyhow::{Context, Result};
 use std::path::PathBuf;
@@ -32,12 +32,12 @@ pub fn run(sh: &Shell, runs: usize) -> Result<()> {
     let size = built.shipped.metadata()?.len() as f64 / 1e6;
     println!("kernel image: {size:.2} MB, names of its functions included");
     println!();
-    hello(sh, &tool, &guest, runs)?;
+    hello(sh, &built, &tool, &guest, runs)?;
     println!();
     python(sh, &tool, &guest, runs)
 }
 
-fn hello(sh: &Shell, tool: &Tool, guest: &Guest, runs: usize) -> Result<()> {
+fn hello(sh: &Shell, built: &build::Built, tool: &Tool, guest: &Guest, runs: usize) -> Result<()> {
     let program = |name: &str, flags: &[&str]| -> Result<PathBuf> {
         let (source, output) = (
             build::root().join(format!("tests/e2e/programs/{name}.c")),
@@ -52,7 +52,7 @@ fn hello(sh: &Shell, tool: &Tool, guest: &Guest, runs: usize) -> Result<()> {
     let first = program("first", &["-nostdlib"])?;
     for (path, name) in [(&hello, "hello"), (&first, "first")] {
         let path = path.to_str().context("a path in UTF-8")?;
-        tool.output(&["build", path, "-i", name], "")?;
+        tool.output(&["build", path, "-i", name])?;
     }
     let append = "console=ttyS0 quiet panic=-1";
     let (hello_init, first_init) = (
@@ -60,22 +60,23 @@ fn hello(sh: &Shell, tool: &Tool, guest: &Guest, runs: usize) -> Result<()> {
         guest.initramfs_of(sh, &first)?,
     );
     let hello = hello.to_str().context("a path in UTF-8")?;
-    let first = first.to_str().context("a path in UTF-8")?;
 
     let mut nanos: [Vec<f64>; 2] = Default::default();
     let mut on_linux = Vec::new();
     for _ in 0..runs {
         for (times, machine) in nanos.iter_mut().zip(["microvm", "q35"]) {
-            let command = tool.command(
-                &["run", hello, "-s", "-i", "hello", "--machine", machine],
-                "",
-            );
+            let command = tool.command(&["run", hello, "-s", "-i", "hello", "--machine", machine]);
             times.push(Machine::start(command)?.whole_run()?);
         }
-        let command = linux(&guest.kernel, &hello_init, append, &["-m", "512"]);
+        let command = linux(
+            &EMULATED,
+            &guest.kernel,
+            &hello_init,
+            append,
+            &["-m", "512"],
+        );
         on_linux.push(Machine::start(command)?.whole_run()?);
     }
-    let icount = "-icount shift=0,sleep=off -accel tcg,thread=single";
     let counted = |text: String| -> Result<f64> {
         let line = text
             .lines()
@@ -83,9 +84,17 @@ fn hello(sh: &Shell, tool: &Tool, guest: &Guest, runs: usize) -> Result<()> {
             .find_map(|line| line.trim().parse::<f64>().ok());
         line.with_context(|| format!("the program printed no count: {text}"))
     };
-    let ours = counted(tool.output(&["run", first, "-s", "-i", "first"], icount)?)?;
-    let words: Vec<&str> = ["-m", "512"].into_iter().chain(icount.split(' ')).collect();
-    let theirs = counted(output(linux(&guest.kernel, &first_init, append, &words))?)?;
+    let ours = counted(output(nanos_counted(
+        &built.shipped,
+        &tool.image("first")?,
+    ))?)?;
+    let theirs = counted(output(linux(
+        &COUNTED,
+        &guest.kernel,
+        &first_init,
+        append,
+        &["-m", "512"],
+    ))?)?;
 
     let [mut micro, mut q35] = nanos;
     let (micro, q35, linux) = (median(&mut micro), median(&mut q35), median(&mut on_linux));
@@ -119,7 +128,7 @@ fn python(sh: &Shell, tool: &Tool, guest: &Guest, runs: usize) -> Result<()> {
         "-p",
         &forward,
     ];
-    Machine::start(tool.command(&load, ""))?
+    Machine::start(tool.command(&load))?
         .first_answer(port)
         .context("the first run of the package")?;
 
@@ -143,7 +152,7 @@ fn python(sh: &Shell, tool: &Tool, guest: &Guest, runs: usize) -> Result<()> {
             "-m",
             &memory,
         ];
-        tool.command(&words, "")
+        tool.command(&words)
     };
     let drive = format!(
         "file={},format=raw,if=none,id=hd,snapshot=on",
@@ -169,6 +178,7 @@ fn python(sh: &Shell, tool: &Tool, guest: &Guest, runs: usize) -> Result<()> {
             "virtio-rng-pci",
         ];
         linux(
+            &EMULATED,
             &guest.kernel,
             &initramfs,
             "console=ttyS0 quiet panic=-1",

@@ -119,20 +119,19 @@ impl Tool {
         }
     }
 
-    /// A command of the tool, with extra words for QEMU.
-    pub fn command(&self, arguments: &[&str], qemu: &str) -> Command {
+    /// A command of the tool.
+    pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(&self.program);
         command
             .args(arguments)
             .current_dir(&self.folder)
-            .env("OPS_HOME", &self.home)
-            .env("OPS_QEMU_ARGS", qemu);
+            .env("OPS_HOME", &self.home);
         command
     }
 
     /// Runs a command of the tool to its end and returns what it printed.
-    pub fn output(&self, arguments: &[&str], qemu: &str) -> Result<String> {
-        output(self.command(arguments, qemu))
+    pub fn output(&self, arguments: &[&str]) -> Result<String> {
+        output(self.command(arguments))
     }
 
     /// Where the image of that name lies.
@@ -155,20 +154,66 @@ pub fn output(mut command: Command) -> Result<String> {
     Ok(text)
 }
 
-/// QEMU with a Linux guest: `q35`, emulation, no BIOS screen, console on standard output.
-pub fn linux(kernel: &Path, initramfs: &Path, append: &str, more: &[&str]) -> Command {
+/// QEMU that counts instructions, with nanos on `microvm`: what the tool starts, with a clock of its own.
+pub fn nanos_counted(kernel: &Path, image: &Path) -> Command {
     let mut command = Command::new("qemu-system-x86_64");
     command
         .args([
             "-machine",
-            "q35",
-            "-accel",
-            "tcg,thread=multi",
-            "-cpu",
-            "max",
-            "-nodefaults",
-            "-no-user-config",
+            "microvm,acpi=on,pit=off,pic=off,rtc=on,isa-serial=on",
         ])
+        .args(["-global", "virtio-mmio.force-legacy=false"])
+        .args(COUNTED)
+        .args(["-cpu", "max", "-nodefaults", "-no-user-config"])
+        .args([
+            "-no-reboot",
+            "-display",
+            "none",
+            "-serial",
+            "stdio",
+            "-m",
+            "512",
+            "-kernel",
+        ])
+        .arg(kernel)
+        .args([
+            "-device",
+            "isa-debug-exit,iobase=0x501,iosize=2",
+            "-device",
+            "virtio-blk-device,drive=root",
+        ])
+        .arg("-drive")
+        .arg(format!(
+            "if=none,id=root,format=raw,snapshot=on,file={}",
+            image.display()
+        ));
+    command
+}
+
+/// One instruction for each nanosecond of the guest's time.
+pub const COUNTED: [&str; 4] = [
+    "-icount",
+    "shift=0,sleep=off",
+    "-accel",
+    "tcg,thread=single",
+];
+
+/// The usual emulation, every CPU on a thread of its own.
+pub const EMULATED: [&str; 2] = ["-accel", "tcg,thread=multi"];
+
+/// QEMU with a Linux guest: `q35`, emulation, no BIOS screen, console on standard output.
+pub fn linux(
+    accel: &[&str],
+    kernel: &Path,
+    initramfs: &Path,
+    append: &str,
+    more: &[&str],
+) -> Command {
+    let mut command = Command::new("qemu-system-x86_64");
+    command
+        .args(["-machine", "q35"])
+        .args(accel)
+        .args(["-cpu", "max", "-nodefaults", "-no-user-config"])
         .args([
             "-no-reboot",
             "-display",
