@@ -60,6 +60,15 @@ fn write(register: u32, value: u32) {
     }
 }
 
+/// Masks the two legacy interrupt controllers, which firmware may have left delivering.
+pub(super) fn silence_pics() {
+    // SAFETY: their mask registers; where there are none, nothing happens.
+    unsafe {
+        super::out8(0x21, 0xff);
+        super::out8(0xa1, 0xff);
+    }
+}
+
 /// Turns this CPU's APIC on.
 pub(super) fn init_cpu() {
     // SAFETY: the register exists wherever there is an APIC, and there is one in every machine supported.

@@ -192,6 +192,7 @@ extern "C" fn start_rust(start_info: u64) -> ! {
         (info, regions, command_line)
     };
     let hypervisor = features::hypervisor();
+    apic::silence_pics();
     apic::init_cpu();
     time::start(hypervisor);
     task::adopt();
