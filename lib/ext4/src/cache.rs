@@ -306,6 +306,11 @@ impl Cache {
         self.logged += usize::from(buf.logged);
     }
 
+    /// Number of blocks.
+    pub(crate) fn len(&self) -> usize {
+        self.map.len()
+    }
+
     /// Number of blocks that it should not exceed.
     pub(crate) fn limit(&self) -> usize {
         self.limit

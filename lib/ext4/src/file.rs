@@ -97,7 +97,8 @@ impl<D: BlockDevice> Ext4<D> {
     }
 
     /// The data of these blocks is on its way to the device (the write call has returned): unwritten extents become
-    /// data, and the file size grows to `size` if that is larger. Modification times stay.
+    /// data, and the file size grows to `size` if that is larger. Modification times stay. Blocks behind the new end of
+    /// the file stay unwritten: the format does not allow data there.
     pub fn mark_written(
         &mut self,
         ino: Ino,
@@ -109,6 +110,11 @@ impl<D: BlockDevice> Ext4<D> {
         loop {
             let done = self.change(|fs| {
                 let mut node = fs.file_node(ino)?;
+                let blocks = node
+                    .size
+                    .max(size.unwrap_or(0))
+                    .div_ceil(u64::from(fs.sb.block_size));
+                let end = u64::from(end).min(blocks) as u32;
                 let done = fs.write_extents(&mut node, first, end)?;
                 if let Some(size) = size
                     && done

@@ -183,12 +183,23 @@ impl<D: BlockDevice> Ext4<D> {
         Ok(())
     }
 
-    /// Runs a changing operation: all of it happens or, when it fails, nothing.
-    pub(crate) fn change<T>(&mut self, act: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
+    /// Runs a changing operation: all of it happens or, when it fails, nothing. It may run twice: when it finds no space
+    /// while freed blocks wait for the running transaction, that is committed first.
+    pub(crate) fn change<T>(&mut self, mut act: impl FnMut(&mut Self) -> Result<T>) -> Result<T> {
         if self.read_only {
             return Err(Error::ReadOnly);
         }
         self.make_room()?;
+        match self.attempt(&mut act) {
+            Err(Error::NoSpace) if !self.busy.is_empty() => {
+                self.commit()?;
+                self.attempt(&mut act)
+            }
+            result => result,
+        }
+    }
+
+    fn attempt<T>(&mut self, act: &mut impl FnMut(&mut Self) -> Result<T>) -> Result<T> {
         self.op.active = true;
         self.op.live = self.sb.live;
         let result = act(self);

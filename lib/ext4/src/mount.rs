@@ -182,6 +182,11 @@ impl<D: BlockDevice> Ext4<D> {
         self.checkpoint()
     }
 
+    /// Metadata blocks in memory.
+    pub fn cached_blocks(&self) -> usize {
+        self.cache.len()
+    }
+
     /// Metadata blocks that wait for the next commit.
     pub fn dirty_blocks(&self) -> usize {
         self.cache.dirty_count()

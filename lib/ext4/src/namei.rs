@@ -13,7 +13,7 @@ impl<D: BlockDevice> Ext4<D> {
     /// The inode that `name` stands for in `dir`. `.` and `..` work.
     pub fn lookup(&mut self, dir: Ino, name: &[u8]) -> Result<Ino> {
         self.cache.trim();
-        let node = self.dir_node(dir)?;
+        let node = self.live_dir(dir)?;
         let place = self.find_entry(&node, name)?.ok_or(Error::NotFound)?;
         self.check_target(place.ino)?;
         Ok(place.ino)
@@ -79,7 +79,7 @@ impl<D: BlockDevice> Ext4<D> {
         &mut self,
         ino: Ino,
         times_only: bool,
-        act: impl FnOnce(&mut Node, Timestamp),
+        act: impl Fn(&mut Node, Timestamp),
     ) -> Result<()> {
         self.change(|fs| {
             let mut node = fs.node(ino)?;
@@ -415,7 +415,8 @@ impl<D: BlockDevice> Ext4<D> {
         }
     }
 
-    fn live_dir(&mut self, dir: Ino) -> Result<Node> {
+    /// A directory that has not been removed.
+    pub(crate) fn live_dir(&mut self, dir: Ino) -> Result<Node> {
         let node = self.dir_node(dir)?;
         if node.nlink == 0 {
             Err(Error::NotFound)

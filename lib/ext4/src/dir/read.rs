@@ -19,7 +19,7 @@ fn position((major, minor): (u32, u32)) -> u64 {
 
 impl<D: BlockDevice> Ext4<D> {
     /// Hands the entries of `dir` from `cookie` (0 is the start) to `each` until that returns false. Cookies are
-    /// positions in hash order, so other entries may come and go in between.
+    /// positions in hash order, so other entries may come and go in between. `NotFound` for a removed directory.
     pub fn readdir(
         &mut self,
         dir: Ino,
@@ -27,7 +27,7 @@ impl<D: BlockDevice> Ext4<D> {
         each: &mut dyn FnMut(&DirEntry<'_>) -> bool,
     ) -> Result<()> {
         self.cache.trim();
-        let node = self.dir_node(dir)?;
+        let node = self.live_dir(dir)?;
         self.each_entry(&node, cookie, each)
     }
 

@@ -270,7 +270,12 @@ impl<D: BlockDevice> Ext4<D> {
             node::append(self.tree_mut(file, &left), &moved);
             self.free_node(file, &right)?;
             node::remove(self.tree_mut(file, &parent), gone);
-            return Ok(());
+            // The parent has one entry less and may now fit its own neighbour.
+            return if level > 1 {
+                self.merge(file, path, level - 1)
+            } else {
+                Ok(())
+            };
         }
         Ok(())
     }

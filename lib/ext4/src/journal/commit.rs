@@ -58,7 +58,8 @@ impl<D: BlockDevice> Ext4<D> {
         match self.journal.take() {
             Some(mut journal) => {
                 let result = self.log(&mut journal, &ids);
-                let full = journal.end - journal.first - 1 - journal.used < journal.reserve();
+                let full = journal.end - journal.first - 1 - journal.used < journal.reserve()
+                    || self.cache.logged_count() + ids.len() > self.cache.limit().max(256);
                 self.journal = Some(journal);
                 result?;
                 for id in ids {
