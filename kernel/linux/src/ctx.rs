@@ -26,5 +26,9 @@ impl Ctx<'_> {
     /// Blocks exactly `mask` until the system call ends; see `ThreadSignals::set_temporary_mask`.
     pub fn set_temporary_mask(&self, mask: SigSet) {
         self.thread.signals.set_temporary_mask(mask);
+        if self.signal_pending() {
+            // A signal that was blocked until now must end the wait that follows.
+            self.thread.kick();
+        }
     }
 }

@@ -93,12 +93,20 @@ impl Default for Limits {
 impl Limits {
     /// The limits a program finds at its start on Linux, with room for a million descriptors.
     pub fn new() -> Self {
-        const NONE: Limit = Limit { soft: RLIM_INFINITY, hard: RLIM_INFINITY };
+        const NONE: Limit = Limit {
+            soft: RLIM_INFINITY,
+            hard: RLIM_INFINITY,
+        };
         let mut limits = [NONE; RLIM_NLIMITS];
-        let mut set = |resource: Resource, soft, hard| limits[resource as usize] = Limit { soft, hard };
+        let mut set =
+            |resource: Resource, soft, hard| limits[resource as usize] = Limit { soft, hard };
         set(Resource::Stack, 8 << 20, RLIM_INFINITY);
         set(Resource::Core, 0, RLIM_INFINITY);
-        set(Resource::Nproc, crate::process::MAX_THREADS as u64, crate::process::MAX_THREADS as u64);
+        set(
+            Resource::Nproc,
+            crate::process::MAX_THREADS as u64,
+            crate::process::MAX_THREADS as u64,
+        );
         set(Resource::Nofile, 65536, 1 << 20);
         set(Resource::Memlock, 8 << 20, 8 << 20);
         set(
@@ -146,8 +154,13 @@ mod tests {
     fn soft_stays_below_hard() {
         let limits = Limits::new();
         assert_eq!(limits.soft(Resource::Stack), 8 << 20);
-        assert_eq!(limits.set(Resource::Nofile, Limit { soft: 2, hard: 1 }), Err(Errno::EINVAL));
-        limits.set(Resource::Nofile, Limit { soft: 10, hard: 20 }).unwrap();
+        assert_eq!(
+            limits.set(Resource::Nofile, Limit { soft: 2, hard: 1 }),
+            Err(Errno::EINVAL)
+        );
+        limits
+            .set(Resource::Nofile, Limit { soft: 10, hard: 20 })
+            .unwrap();
         assert_eq!(limits.get(Resource::Nofile), Limit { soft: 10, hard: 20 });
         assert_eq!(Resource::from_number(16), None);
     }

@@ -1,5 +1,6 @@
 //! The one process: its memory, threads, signals, limits, identity.
 use alloc::collections::BTreeMap;
+use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -131,10 +132,7 @@ pub(crate) fn install(process: Process) -> Result<&'static Process> {
 
 impl Process {
     /// A process without threads.
-    pub(crate) fn new(
-        mm: AddressSpace,
-        exit: fn(ExitStatus) -> !,
-    ) -> Self {
+    pub(crate) fn new(mm: AddressSpace, exit: fn(ExitStatus) -> !) -> Self {
         Process {
             mm,
             signals: ProcessSignals::new(),
@@ -247,10 +245,10 @@ impl Process {
     }
 
     /// The name of the program's main thread, for reports.
-    pub fn name(&self) -> alloc::string::String {
+    pub fn name(&self) -> String {
         match self.thread(PID) {
             Some(thread) => thread.comm_text(),
-            None => alloc::string::String::from("program"),
+            None => String::from("program"),
         }
     }
 }

@@ -53,7 +53,11 @@ pub(crate) fn start(
 
 /// Runs the program until the thread is to end.
 fn live(process: &'static Process, thread: &Arc<LinuxThread>, user: &mut UserContext) {
-    let mut ctx = Ctx { process, thread, user };
+    let mut ctx = Ctx {
+        process,
+        thread,
+        user,
+    };
     loop {
         sched::with_current(sched::Thread::take_interrupt);
         if !deliver::before_user(&mut ctx) {
@@ -62,7 +66,11 @@ fn live(process: &'static Process, thread: &Arc<LinuxThread>, user: &mut UserCon
         syscalls::update_rseq(&mut ctx);
         match sched::in_user(|| ctx.user.run()) {
             Trap::Syscall => syscalls::dispatch(&mut ctx),
-            Trap::Exception { vector, error, addr } => fault::exception(&mut ctx, vector, error, addr),
+            Trap::Exception {
+                vector,
+                error,
+                addr,
+            } => fault::exception(&mut ctx, vector, error, addr),
             Trap::Interrupt => {}
         }
         preempt(&mut ctx);
@@ -86,7 +94,8 @@ fn end(process: &'static Process, thread: &Arc<LinuxThread>) {
             robust::release(&process.futexes, &process.mm, head, thread.tid);
         }
         let word = thread.clear_child_tid();
-        if word != 0 && user::write_u32(word, 0).is_ok()
+        if word != 0
+            && user::write_u32(word, 0).is_ok()
             && let Ok(key) = Key::of(&process.mm, word, false)
         {
             process.futexes.wake(key, 1, BITSET_ANY);

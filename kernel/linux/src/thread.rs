@@ -3,6 +3,7 @@
 //! Making one is `syscalls::threads`' business, running one [`crate::run`]'s.
 use alloc::string::String;
 use alloc::sync::{Arc, Weak};
+use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use machine::sync::{Once, SpinLock};
@@ -123,7 +124,7 @@ impl LinuxThread {
     }
 
     /// Its name, up to 15 bytes, without the ending zero.
-    pub fn comm(&self) -> alloc::vec::Vec<u8> {
+    pub fn comm(&self) -> Vec<u8> {
         let comm = *self.comm.lock();
         comm.iter().copied().take_while(|byte| *byte != 0).collect()
     }
@@ -136,7 +137,10 @@ impl LinuxThread {
     /// Names it; what is longer than 15 bytes is cut.
     pub fn set_comm(&self, name: &[u8]) {
         let mut comm = [0; COMM_LEN];
-        for (to, from) in comm[..COMM_LEN - 1].iter_mut().zip(name.iter().take_while(|byte| **byte != 0)) {
+        for (to, from) in comm[..COMM_LEN - 1]
+            .iter_mut()
+            .zip(name.iter().take_while(|byte| **byte != 0))
+        {
             *to = *from;
         }
         *self.comm.lock() = comm;

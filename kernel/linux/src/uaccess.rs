@@ -226,7 +226,11 @@ impl UserSlice {
     }
 
     /// Moves `len` bytes, page by page when the whole does not go: what lies before the fault counts.
-    fn transfer(&mut self, len: usize, mut copy: impl FnMut(usize, usize, usize) -> bool) -> Result<usize> {
+    fn transfer(
+        &mut self,
+        len: usize,
+        mut copy: impl FnMut(usize, usize, usize) -> bool,
+    ) -> Result<usize> {
         let len = len.min(self.len);
         if len == 0 {
             return Ok(0);
@@ -244,7 +248,11 @@ impl UserSlice {
             self.advance(part);
             done += part;
         }
-        if done == 0 { Err(Errno::EFAULT) } else { Ok(done) }
+        if done == 0 {
+            Err(Errno::EFAULT)
+        } else {
+            Ok(done)
+        }
     }
 
     fn transfer_with(
@@ -351,7 +359,10 @@ impl UserVec {
     }
 
     /// Runs `step` on one segment after the other until it moves less than it could.
-    fn each(&mut self, mut step: impl FnMut(&mut UserSlice, usize) -> Result<Option<usize>>) -> Result<usize> {
+    fn each(
+        &mut self,
+        mut step: impl FnMut(&mut UserSlice, usize) -> Result<Option<usize>>,
+    ) -> Result<usize> {
         let mut done = 0;
         while let Some(slice) = self.slices.get_mut(self.at) {
             if slice.is_empty() {

@@ -137,7 +137,9 @@ impl Image {
             return refuse("its program headers have the wrong size or number");
         }
         let mut table = Vec::new();
-        table.try_reserve_exact(count * size).map_err(|_| Errno::ENOMEM)?;
+        table
+            .try_reserve_exact(count * size)
+            .map_err(|_| Errno::ENOMEM)?;
         table.resize(count * size, 0);
         file.read_exact_at(offset, &mut table)?;
 
@@ -164,15 +166,20 @@ impl Image {
 
     fn add_segment(&mut self, header: &[u8], file_len: u64) -> Result<()> {
         let (offset, vaddr) = (u64_at(header, 8), u64_at(header, 16));
-        let (file_size, mem_size, align) = (u64_at(header, 32), u64_at(header, 40), u64_at(header, 48));
+        let (file_size, mem_size, align) =
+            (u64_at(header, 32), u64_at(header, 40), u64_at(header, 48));
         let end = vaddr.checked_add(mem_size);
         let valid = file_size <= mem_size
             && end.is_some_and(|end| end <= USER_END as u64)
-            && offset.checked_add(file_size).is_some_and(|end| end <= file_len)
+            && offset
+                .checked_add(file_size)
+                .is_some_and(|end| end <= file_len)
             && (align <= 1 || align.is_power_of_two() && align <= 1 << 30)
             && offset % PAGE as u64 == vaddr % PAGE as u64;
         if !valid {
-            log::warn!("a segment of the program is malformed: offset {offset:#x}, address {vaddr:#x}, {file_size:#x} of {mem_size:#x} bytes");
+            log::warn!(
+                "a segment of the program is malformed: offset {offset:#x}, address {vaddr:#x}, {file_size:#x} of {mem_size:#x} bytes"
+            );
             return Err(Errno::ENOEXEC);
         }
         if mem_size > 0 {
@@ -197,23 +204,38 @@ impl Image {
         }
         if self.headers.0 == 0 {
             let holder = self.segments.iter().find(|segment| {
-                segment.offset <= headers_offset && headers_offset < segment.offset + segment.file_size as u64
+                segment.offset <= headers_offset
+                    && headers_offset < segment.offset + segment.file_size as u64
             });
-            self.headers.0 = holder.map_or(0, |segment| segment.vaddr + (headers_offset - segment.offset) as usize);
+            self.headers.0 = holder.map_or(0, |segment| {
+                segment.vaddr + (headers_offset - segment.offset) as usize
+            });
         }
         Ok(())
     }
 
     /// The pages it needs, from the first to the last, before the load address is added.
     pub fn span(&self) -> core::ops::Range<usize> {
-        let start = self.segments.first().map_or(0, |segment| segment.vaddr / PAGE * PAGE);
-        let end = self.segments.iter().map(|segment| segment.vaddr + segment.mem_size).max().unwrap_or(start);
+        let start = self
+            .segments
+            .first()
+            .map_or(0, |segment| segment.vaddr / PAGE * PAGE);
+        let end = self
+            .segments
+            .iter()
+            .map(|segment| segment.vaddr + segment.mem_size)
+            .max()
+            .unwrap_or(start);
         start..end.next_multiple_of(PAGE)
     }
 
     /// The largest alignment of its segments.
     pub fn align(&self) -> usize {
-        self.segments.iter().map(|segment| segment.align).max().unwrap_or(PAGE)
+        self.segments
+            .iter()
+            .map(|segment| segment.align)
+            .max()
+            .unwrap_or(PAGE)
     }
 }
 
@@ -245,14 +267,17 @@ pub fn symbol_at(file: &dyn ReadAt, file_offset: u64) -> Option<FoundSymbol> {
     const SYMTAB: u32 = 2;
     const DYNSYM: u32 = 11;
     let image = Image::parse(file).ok()?;
-    let segment = image
-        .segments
-        .iter()
-        .find(|segment| segment.offset <= file_offset && file_offset < segment.offset + segment.file_size as u64)?;
+    let segment = image.segments.iter().find(|segment| {
+        segment.offset <= file_offset && file_offset < segment.offset + segment.file_size as u64
+    })?;
     let address = segment.vaddr as u64 + (file_offset - segment.offset);
     let mut header = [0; HEADER];
     file.read_exact_at(0, &mut header).ok()?;
-    let (table, size, count) = (u64_at(&header, 40), u16_at(&header, 58), u16_at(&header, 60));
+    let (table, size, count) = (
+        u64_at(&header, 40),
+        u16_at(&header, 58),
+        u16_at(&header, 60),
+    );
     if size != 64 {
         return None;
     }
@@ -262,13 +287,22 @@ pub fn symbol_at(file: &dyn ReadAt, file_offset: u64) -> Option<FoundSymbol> {
         file.read_exact_at(at, &mut bytes).ok()?;
         Some(bytes)
     };
-    let find = |kind: u32| (0..u32::from(count)).filter_map(section).find(|bytes| u32_at(bytes, 4) == kind);
+    let find = |kind: u32| {
+        (0..u32::from(count))
+            .filter_map(section)
+            .find(|bytes| u32_at(bytes, 4) == kind)
+    };
     let symbols = find(SYMTAB).or_else(|| find(DYNSYM))?;
     let strings = section(u32_at(&symbols, 40))?;
     search_symbols(file, &symbols, &strings, address)
 }
 
-fn search_symbols(file: &dyn ReadAt, symbols: &[u8; 64], strings: &[u8; 64], address: u64) -> Option<FoundSymbol> {
+fn search_symbols(
+    file: &dyn ReadAt,
+    symbols: &[u8; 64],
+    strings: &[u8; 64],
+    address: u64,
+) -> Option<FoundSymbol> {
     const ENTRY: u64 = 24;
     const FUNC: u8 = 2;
     const IFUNC: u8 = 10;
@@ -278,7 +312,8 @@ fn search_symbols(file: &dyn ReadAt, symbols: &[u8; 64], strings: &[u8; 64], add
     let mut at = 0;
     while at + ENTRY <= size {
         let len = (size - at).min(chunk.len() as u64) / ENTRY * ENTRY;
-        file.read_exact_at(offset.checked_add(at)?, &mut chunk[..len as usize]).ok()?;
+        file.read_exact_at(offset.checked_add(at)?, &mut chunk[..len as usize])
+            .ok()?;
         for symbol in chunk[..len as usize].chunks_exact(ENTRY as usize) {
             let (value, length) = (u64_at(symbol, 8), u64_at(symbol, 16));
             let is_code = matches!(symbol[4] & 15, FUNC | IFUNC) && u16_at(symbol, 6) != 0;
@@ -290,10 +325,20 @@ fn search_symbols(file: &dyn ReadAt, symbols: &[u8; 64], strings: &[u8; 64], add
         at += len;
     }
     let (start, name_at) = best?;
-    let room = u64_at(strings, 32).checked_sub(u64::from(name_at))?.min(256);
+    let room = u64_at(strings, 32)
+        .checked_sub(u64::from(name_at))?
+        .min(256);
     let mut name = alloc::vec![0; room as usize];
-    file.read_exact_at(u64_at(strings, 24).checked_add(u64::from(name_at))?, &mut name).ok()?;
-    name.truncate(name.iter().position(|byte| *byte == 0).unwrap_or(name.len()));
+    file.read_exact_at(
+        u64_at(strings, 24).checked_add(u64::from(name_at))?,
+        &mut name,
+    )
+    .ok()?;
+    name.truncate(
+        name.iter()
+            .position(|byte| *byte == 0)
+            .unwrap_or(name.len()),
+    );
     Some(FoundSymbol {
         name,
         offset: address - start,

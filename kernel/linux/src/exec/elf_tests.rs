@@ -19,7 +19,14 @@ fn segment(file: &mut [u8], n: usize, [offset, vaddr, file_size, mem_size]: [u64
     let at = 64 + 56 * n;
     file[at..at + 4].copy_from_slice(&1u32.to_le_bytes());
     file[at + 4..at + 8].copy_from_slice(&5u32.to_le_bytes());
-    for (field, value) in [(8, offset), (16, vaddr), (24, vaddr), (32, file_size), (40, mem_size), (48, 0x1000)] {
+    for (field, value) in [
+        (8, offset),
+        (16, vaddr),
+        (24, vaddr),
+        (32, file_size),
+        (40, mem_size),
+        (48, 0x1000),
+    ] {
         file[at + field..at + field + 8].copy_from_slice(&value.to_le_bytes());
     }
 }
@@ -41,7 +48,11 @@ fn this_test_program_itself_is_read_and_symbolised() {
     let image = Image::parse(&file.as_slice()).unwrap();
     assert!(image.relocatable);
     assert!(image.interpreter.unwrap().starts_with(b"/lib"));
-    let entry = image.segments.iter().find(|s| s.vaddr <= image.entry && image.entry < s.vaddr + s.file_size).unwrap();
+    let entry = image
+        .segments
+        .iter()
+        .find(|s| s.vaddr <= image.entry && image.entry < s.vaddr + s.file_size)
+        .unwrap();
     let offset = entry.offset + (image.entry - entry.vaddr) as u64;
     assert_eq!(symbol_at(&file.as_slice(), offset).unwrap().name, b"_start");
 }
@@ -76,7 +87,9 @@ fn damaged_files_never_panic() {
     for _ in 0..2000 {
         let mut file = head.to_vec();
         for _ in 0..8 {
-            state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            state = state
+                .wrapping_mul(6364136223846793005)
+                .wrapping_add(1442695040888963407);
             let at = (state >> 33) as usize % 1024;
             file[at] = (state >> 25) as u8;
         }

@@ -39,11 +39,19 @@ pub struct Loaded {
 }
 
 fn random_pages(entropy: &mut Option<&mut dyn Entropy>, bits: u32) -> usize {
-    entropy.as_mut().map_or(0, |entropy| (entropy.word() & ((1 << bits) - 1)) as usize * PAGE)
+    entropy.as_mut().map_or(0, |entropy| {
+        (entropy.word() & ((1 << bits) - 1)) as usize * PAGE
+    })
 }
 
 fn prot_of(segment: &Segment) -> VmProt {
-    let flag = |bit: u32, prot| if segment.flags & bit != 0 { prot } else { VmProt::empty() };
+    let flag = |bit: u32, prot| {
+        if segment.flags & bit != 0 {
+            prot
+        } else {
+            VmProt::empty()
+        }
+    };
     flag(4, VmProt::READ) | flag(2, VmProt::WRITE) | flag(1, VmProt::EXEC)
 }
 
@@ -68,7 +76,12 @@ pub fn program(
         FIXED_BASE
     };
     let base = base / image.align() * image.align();
-    map_image(mm, file, image, base.wrapping_sub(span.start / image.align() * image.align()))
+    map_image(
+        mm,
+        file,
+        image,
+        base.wrapping_sub(span.start / image.align() * image.align()),
+    )
 }
 
 /// Maps the dynamic linker, into the mapping area.
@@ -110,11 +123,17 @@ fn map_image(mm: &AddressSpace, file: &ImageFile, image: &Image, bias: usize) ->
     };
     for segment in &image.segments {
         let start = segment.vaddr.checked_add(bias).ok_or(Errno::ENOEXEC)?;
-        let end = start.checked_add(segment.mem_size).filter(|end| *end <= USER_END).ok_or(Errno::ENOEXEC)?;
+        let end = start
+            .checked_add(segment.mem_size)
+            .filter(|end| *end <= USER_END)
+            .ok_or(Errno::ENOEXEC)?;
         map_segment(mm, file, segment, start)?;
         loaded.end = loaded.end.max(end);
         if segment.flags & 1 != 0 {
-            loaded.code = (loaded.code.0.min(start), loaded.code.1.max(start + segment.file_size));
+            loaded.code = (
+                loaded.code.0.min(start),
+                loaded.code.1.max(start + segment.file_size),
+            );
         }
         if segment.flags & 2 != 0 {
             loaded.data = (start, start + segment.file_size);
@@ -141,7 +160,13 @@ fn map_segment(mm: &AddressSpace, file: &ImageFile, segment: &Segment, start: us
         name: VmName::None,
         populate: false,
     };
-    let occupied = |errno| if errno == Errno::EEXIST { Errno::ENOEXEC } else { errno };
+    let occupied = |errno| {
+        if errno == Errno::EEXIST {
+            Errno::ENOEXEC
+        } else {
+            errno
+        }
+    };
     let mut zero_from = first;
     if segment.file_size > 0 {
         let len = (file_end - first).next_multiple_of(PAGE);
@@ -149,12 +174,18 @@ fn map_segment(mm: &AddressSpace, file: &ImageFile, segment: &Segment, start: us
             pager: file.pager.clone(),
             offset: segment.offset / PAGE as u64 * PAGE as u64,
         };
-        mm.map(request(Placement::FixedNoReplace(first), len, backing)).map_err(occupied)?;
+        mm.map(request(Placement::FixedNoReplace(first), len, backing))
+            .map_err(occupied)?;
         zero_from = first + len;
     }
     if mem_end > zero_from {
         let len = mem_end - zero_from;
-        mm.map(request(Placement::FixedNoReplace(zero_from), len, Backing::Anonymous)).map_err(occupied)?;
+        mm.map(request(
+            Placement::FixedNoReplace(zero_from),
+            len,
+            Backing::Anonymous,
+        ))
+        .map_err(occupied)?;
     }
     if segment.file_size > 0 && mem_end > file_end && prot.contains(VmProt::WRITE) {
         // What the file has behind the segment in its last page is not the program's.
@@ -240,6 +271,18 @@ pub fn vdso(mm: &AddressSpace) -> Result<usize> {
         populate: false,
     })?;
     mm.unmap(room, PAGE + len)?;
-    mm.map(request(Placement::Fixed(room), PAGE, VmProt::READ, data, VmName::Vvar))?;
-    mm.map(request(Placement::Fixed(room + PAGE), len, VmProt::READ | VmProt::EXEC, code, VmName::Vdso))
+    mm.map(request(
+        Placement::Fixed(room),
+        PAGE,
+        VmProt::READ,
+        data,
+        VmName::Vvar,
+    ))?;
+    mm.map(request(
+        Placement::Fixed(room + PAGE),
+        len,
+        VmProt::READ | VmProt::EXEC,
+        code,
+        VmName::Vdso,
+    ))
 }

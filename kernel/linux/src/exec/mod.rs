@@ -38,7 +38,9 @@ pub struct ImageFile {
 
 impl ReadAt for ImageFile {
     fn read_exact_at(&self, offset: u64, into: &mut [u8]) -> Result<()> {
-        let end = offset.checked_add(into.len() as u64).ok_or(Errno::ENOEXEC)?;
+        let end = offset
+            .checked_add(into.len() as u64)
+            .ok_or(Errno::ENOEXEC)?;
         if end > self.size {
             return Err(Errno::ENOEXEC);
         }
@@ -47,7 +49,9 @@ impl ReadAt for ImageFile {
             let at = offset + done as u64;
             let within = (at % PAGE as u64) as usize;
             let len = (PAGE - within).min(into.len() - done);
-            self.pager.page(at / PAGE as u64)?.read(within, &mut into[done..done + len]);
+            self.pager
+                .page(at / PAGE as u64)?
+                .read(within, &mut into[done..done + len]);
             done += len;
         }
         Ok(())
@@ -81,10 +85,18 @@ pub struct Request<'a> {
 fn script(head: &[u8]) -> Option<(Vec<u8>, Option<Vec<u8>>)> {
     let rest = head.strip_prefix(b"#!")?;
     let line = rest.split(|byte| *byte == b'\n').next()?.trim_ascii();
-    let split = line.iter().position(|byte| matches!(byte, b' ' | b'\t')).unwrap_or(line.len());
+    let split = line
+        .iter()
+        .position(|byte| matches!(byte, b' ' | b'\t'))
+        .unwrap_or(line.len());
     let (name, argument) = line.split_at(split);
     let argument = argument.trim_ascii();
-    (!name.is_empty()).then(|| (name.to_vec(), (!argument.is_empty()).then(|| argument.to_vec())))
+    (!name.is_empty()).then(|| {
+        (
+            name.to_vec(),
+            (!argument.is_empty()).then(|| argument.to_vec()),
+        )
+    })
 }
 
 /// Follows `#!` lines until a binary is found.
@@ -119,7 +131,10 @@ pub fn load(process: &Process, mut request: Request<'_>) -> Result<(UserContext,
         None => None,
         Some(path) => {
             let (file, _) = (request.lookup)(path).inspect_err(|errno| {
-                log::error!("the program's dynamic linker {} cannot be opened: {errno}", path.escape_ascii());
+                log::error!(
+                    "the program's dynamic linker {} cannot be opened: {errno}",
+                    path.escape_ascii()
+                );
             })?;
             let image = Image::parse(&file)?;
             Some((file, image))
@@ -129,7 +144,12 @@ pub fn load(process: &Process, mut request: Request<'_>) -> Result<(UserContext,
     // The stack first: the mapping area lies below it.
     let stack_top = map_stack(process, &mut request, image.exec_stack)?;
     let mut entropy = request.entropy.take();
-    let program = load::program(mm, &file, &image, entropy.as_mut().map(|e| &mut **e as &mut dyn Entropy))?;
+    let program = load::program(
+        mm,
+        &file,
+        &image,
+        entropy.as_mut().map(|e| &mut **e as &mut dyn Entropy),
+    )?;
     let linker = match &linker {
         Some((file, image)) => Some(load::interpreter(mm, file, image)?),
         None => None,
@@ -160,7 +180,10 @@ pub fn load(process: &Process, mut request: Request<'_>) -> Result<(UserContext,
         (at::EGID, u64::from(gid[1])),
         (at::SECURE, 0),
         (at::HWCAP2, features.hwcap2),
-        (at::RSEQ_FEATURE_SIZE, crate::syscalls::RSEQ_FEATURE_SIZE as u64),
+        (
+            at::RSEQ_FEATURE_SIZE,
+            crate::syscalls::RSEQ_FEATURE_SIZE as u64,
+        ),
         (at::RSEQ_ALIGN, 32),
     ];
     let built = stack::build(
@@ -206,12 +229,17 @@ pub fn min_sigstack() -> usize {
 fn map_stack(process: &Process, request: &mut Request<'_>, executable: bool) -> Result<usize> {
     let top = process.mm.layout.lock().stack_start;
     let strings = || request.arguments.iter().chain(&request.environment);
-    let text: usize = strings().map(|string| string.len() + 9).sum::<usize>() + request.path.len() + 4096;
+    let text: usize =
+        strings().map(|string| string.len() + 9).sum::<usize>() + request.path.len() + 4096;
     if text > stack::ARG_MAX {
         return Err(Errno::E2BIG);
     }
     let len = (FIRST_STACK + text).next_multiple_of(PAGE);
-    let exec = if executable { VmProt::EXEC } else { VmProt::empty() };
+    let exec = if executable {
+        VmProt::EXEC
+    } else {
+        VmProt::empty()
+    };
     process.mm.map(MapRequest {
         placement: Placement::Fixed(top - len),
         len,
@@ -223,7 +251,10 @@ fn map_stack(process: &Process, request: &mut Request<'_>, executable: bool) -> 
         populate: false,
     })?;
     // The last 8 of the stack's random bits, below the page (`arch_align_stack` of Linux).
-    let within = request.entropy.as_mut().map_or(0, |entropy| entropy.word() as usize % 512 * 16);
+    let within = request
+        .entropy
+        .as_mut()
+        .map_or(0, |entropy| entropy.word() as usize % 512 * 16);
     Ok(top - within)
 }
 

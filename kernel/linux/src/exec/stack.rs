@@ -69,7 +69,8 @@ pub struct Built {
 /// `E2BIG` for too many or too long strings.
 pub fn build(top: usize, contents: &Contents<'_>) -> Result<Built> {
     let strings = || contents.arguments.iter().chain(contents.environment);
-    let text: usize = strings().map(|string| string.len() + 1).sum::<usize>() + contents.file_name.len() + 1;
+    let text: usize =
+        strings().map(|string| string.len() + 1).sum::<usize>() + contents.file_name.len() + 1;
     let pointers = (strings().count() + 3) * 8;
     if text + pointers > ARG_MAX || strings().any(|string| string.contains(&0)) {
         return Err(Errno::E2BIG);
@@ -156,13 +157,16 @@ mod tests {
             let arguments = vec![b"/bin/x".to_vec(), vec![b'a'; extra], Vec::new()];
             let environment = vec![b"A=1".to_vec(), b"B=2".to_vec()];
             let top = 0x7fff_0000_0000;
-            let built = build(top, &Contents {
-                arguments: &arguments,
-                environment: &environment,
-                file_name: b"/bin/x",
-                random: *b"0123456789abcdef",
-                auxv: &[(at::PAGESZ, 4096), (at::UID, 0)],
-            })
+            let built = build(
+                top,
+                &Contents {
+                    arguments: &arguments,
+                    environment: &environment,
+                    file_name: b"/bin/x",
+                    random: *b"0123456789abcdef",
+                    auxv: &[(at::PAGESZ, 4096), (at::UID, 0)],
+                },
+            )
             .unwrap();
             assert_eq!(built.sp % 16, 0);
             assert_eq!(built.sp + built.bytes.len(), top);
@@ -194,7 +198,16 @@ mod tests {
     #[test]
     fn too_much_is_refused() {
         let arguments = vec![vec![b'a'; ARG_MAX]];
-        let contents = Contents { arguments: &arguments, environment: &[], file_name: b"x", random: [0; 16], auxv: &[] };
-        assert_eq!(build(0x7fff_0000_0000, &contents).unwrap_err(), Errno::E2BIG);
+        let contents = Contents {
+            arguments: &arguments,
+            environment: &[],
+            file_name: b"x",
+            random: [0; 16],
+            auxv: &[],
+        };
+        assert_eq!(
+            build(0x7fff_0000_0000, &contents).unwrap_err(),
+            Errno::E2BIG
+        );
     }
 }

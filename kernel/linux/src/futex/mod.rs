@@ -10,6 +10,7 @@ pub mod robust;
 
 use alloc::collections::VecDeque;
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use errno::{Errno, Result};
@@ -48,7 +49,8 @@ impl Key {
     }
 
     fn bucket(&self) -> usize {
-        let mixed = (self.place ^ (self.object as u64).rotate_left(17)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let mixed =
+            (self.place ^ (self.object as u64).rotate_left(17)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         (mixed >> 56) as usize % BUCKETS
     }
 }
@@ -128,7 +130,9 @@ impl FutexTable {
     }
 
     fn join(&self, key: Key, waiter: &Arc<Waiter>) {
-        self.buckets[key.bucket()].lock().push_back((key, waiter.clone()));
+        self.buckets[key.bucket()]
+            .lock()
+            .push_back((key, waiter.clone()));
     }
 
     /// Takes a waiter out; false when a waker already did.
@@ -140,7 +144,9 @@ impl FutexTable {
                 // A requeue was quicker.
                 continue;
             }
-            let place = queue.iter().position(|(_, other)| Arc::ptr_eq(other, waiter));
+            let place = queue
+                .iter()
+                .position(|(_, other)| Arc::ptr_eq(other, waiter));
             let gone = place.and_then(|place| queue.remove(place));
             drop(queue);
             return gone.is_some();
@@ -148,7 +154,11 @@ impl FutexTable {
     }
 
     /// Blocks until `done`, a signal, or the deadline.
-    fn block(&self, deadline_ns: Option<u64>, done: impl Fn() -> bool) -> core::result::Result<(), WaitError> {
+    fn block(
+        &self,
+        deadline_ns: Option<u64>,
+        done: impl Fn() -> bool,
+    ) -> core::result::Result<(), WaitError> {
         loop {
             if done() {
                 return Ok(());
@@ -195,7 +205,7 @@ impl FutexTable {
         words: &[(Key, usize, u32)],
         deadline_ns: Option<u64>,
     ) -> core::result::Result<usize, WaitError> {
-        let waiters: alloc::vec::Vec<Arc<Waiter>> = words
+        let waiters: Vec<Arc<Waiter>> = words
             .iter()
             .enumerate()
             .map(|(n, (key, ..))| Waiter::new(BITSET_ANY, 0, key.bucket(), n))
@@ -215,7 +225,9 @@ impl FutexTable {
             }
         }
         if result.is_ok() {
-            result = self.block(deadline_ns, || waiters.iter().any(|waiter| waiter.is_woken()));
+            result = self.block(deadline_ns, || {
+                waiters.iter().any(|waiter| waiter.is_woken())
+            });
         }
         let mut woken = None;
         for waiter in &waiters[..joined] {
@@ -249,14 +261,23 @@ impl FutexTable {
     }
 
     /// Locks two buckets in order of their number and gives them in the order asked.
-    fn with_both<R>(&self, a: Key, b: Key, act: impl FnOnce(&mut Queue, Option<&mut Queue>) -> R) -> R {
+    fn with_both<R>(
+        &self,
+        a: Key,
+        b: Key,
+        act: impl FnOnce(&mut Queue, Option<&mut Queue>) -> R,
+    ) -> R {
         let (x, y) = (a.bucket(), b.bucket());
         if x == y {
             return act(&mut self.buckets[x].lock(), None);
         }
         let mut low = self.buckets[x.min(y)].lock();
         let mut high = self.buckets[x.max(y)].lock();
-        if x < y { act(&mut low, Some(&mut high)) } else { act(&mut high, Some(&mut low)) }
+        if x < y {
+            act(&mut low, Some(&mut high))
+        } else {
+            act(&mut high, Some(&mut low))
+        }
     }
 
     /// Wakes up to `wake` waiters of `from` and makes up to `requeue` others wait for `to`; answers
@@ -289,7 +310,11 @@ impl FutexTable {
 
     /// How many wait for `key`.
     pub fn waiting(&self, key: Key) -> usize {
-        self.buckets[key.bucket()].lock().iter().filter(|(at, _)| *at == key).count()
+        self.buckets[key.bucket()]
+            .lock()
+            .iter()
+            .filter(|(at, _)| *at == key)
+            .count()
     }
 }
 

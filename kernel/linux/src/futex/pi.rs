@@ -22,7 +22,9 @@ fn load(addr: usize) -> Result<u32> {
 }
 
 fn exchange(addr: usize, old: u32, new: u32) -> Result<bool> {
-    user::cmpxchg_u32(addr, old, new).map(|swap| swap.is_ok()).map_err(|_| Errno::EFAULT)
+    user::cmpxchg_u32(addr, old, new)
+        .map(|swap| swap.is_ok())
+        .map_err(|_| Errno::EFAULT)
 }
 
 impl FutexTable {
@@ -63,7 +65,9 @@ impl FutexTable {
             }
             let waiter = Waiter::new(BITSET_ANY, tid, key.bucket(), 0);
             self.join(key, &waiter);
-            if word & WAITERS == 0 && !exchange(addr, word, word | WAITERS)? || load(addr)? != word | WAITERS {
+            if word & WAITERS == 0 && !exchange(addr, word, word | WAITERS)?
+                || load(addr)? != word | WAITERS
+            {
                 // The word changed before the mark was in it: nobody will hand it over.
                 if self.leave(&waiter) {
                     continue;

@@ -16,9 +16,11 @@ pub const HEAD_SIZE: usize = 24;
 /// Marks every lock in the list at `head` that thread `tid` holds. A list that cannot be read ends there.
 pub fn release(table: &FutexTable, mm: &AddressSpace, head: usize, tid: i32) {
     let read = |addr: usize| user::read_u64(addr).ok();
-    let (Some(mut entry), Some(offset), Some(pending)) =
-        (read(head), read(head.wrapping_add(8)), read(head.wrapping_add(16)))
-    else {
+    let (Some(mut entry), Some(offset), Some(pending)) = (
+        read(head),
+        read(head.wrapping_add(8)),
+        read(head.wrapping_add(16)),
+    ) else {
         return;
     };
     // The lowest bit says that the lock has an owner the kernel hands it to.
@@ -28,7 +30,9 @@ pub fn release(table: &FutexTable, mm: &AddressSpace, head: usize, tid: i32) {
             break;
         }
         let next = read((entry & !1) as usize);
-        if entry & !1 != pending & !1 && mark(table, mm, word_of(entry), tid, entry & 1 != 0, false).is_err() {
+        if entry & !1 != pending & !1
+            && mark(table, mm, word_of(entry), tid, entry & 1 != 0, false).is_err()
+        {
             return;
         }
         match next {
@@ -42,7 +46,14 @@ pub fn release(table: &FutexTable, mm: &AddressSpace, head: usize, tid: i32) {
     }
 }
 
-fn mark(table: &FutexTable, mm: &AddressSpace, addr: usize, tid: i32, has_owner: bool, pending: bool) -> Result<()> {
+fn mark(
+    table: &FutexTable,
+    mm: &AddressSpace,
+    addr: usize,
+    tid: i32,
+    has_owner: bool,
+    pending: bool,
+) -> Result<()> {
     let key = Key::of(mm, addr, false)?;
     loop {
         let word = user::load_u32(addr).map_err(|_| errno::Errno::EFAULT)?;

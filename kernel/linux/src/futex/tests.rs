@@ -12,13 +12,18 @@ const WORD: usize = 0x40_0000;
 
 fn memory() -> PageTable {
     let table = PageTable::new().unwrap();
-    table.map(WORD, Frame::alloc_zeroed().unwrap(), Prot::RW).unwrap();
+    table
+        .map(WORD, Frame::alloc_zeroed().unwrap(), Prot::RW)
+        .unwrap();
     table.activate();
     table
 }
 
 fn key(addr: usize) -> Key {
-    Key { object: 0, place: addr as u64 }
+    Key {
+        object: 0,
+        place: addr as u64,
+    }
 }
 
 fn wait_until(what: impl Fn() -> bool) {
@@ -42,10 +47,19 @@ fn start(memory: &PageTable, work: impl FnOnce() + Send + 'static) -> Arc<sched:
 fn a_changed_word_and_a_deadline_end_the_wait() {
     let _memory = memory();
     let table = FutexTable::new();
-    assert_eq!(table.wait(key(WORD), WORD, 1, BITSET_ANY, None), Err(WaitError::Changed));
+    assert_eq!(
+        table.wait(key(WORD), WORD, 1, BITSET_ANY, None),
+        Err(WaitError::Changed)
+    );
     let soon = machine::time::now_ns() + 5_000_000;
-    assert_eq!(table.wait(key(WORD), WORD, 0, BITSET_ANY, Some(soon)), Err(WaitError::TimedOut));
-    assert_eq!(table.wait(key(8), 8, 0, BITSET_ANY, None), Err(WaitError::Fault));
+    assert_eq!(
+        table.wait(key(WORD), WORD, 0, BITSET_ANY, Some(soon)),
+        Err(WaitError::TimedOut)
+    );
+    assert_eq!(
+        table.wait(key(8), 8, 0, BITSET_ANY, None),
+        Err(WaitError::Fault)
+    );
     assert_eq!(table.waiting(key(WORD)), 0);
 }
 
@@ -130,13 +144,28 @@ fn an_owned_lock_is_handed_over() {
     let memory = memory();
     let table = Arc::new(FutexTable::new());
     let alive = |_| true;
-    table.lock_pi(key(WORD), WORD, 7, false, None, alive).unwrap();
-    assert_eq!(table.lock_pi(key(WORD), WORD, 7, false, None, alive), Err(Errno::EDEADLK));
-    assert_eq!(table.lock_pi(key(WORD), WORD, 8, true, None, alive), Err(Errno::EAGAIN));
-    assert_eq!(table.lock_pi(key(WORD), WORD, 8, false, None, |_| false), Err(Errno::ESRCH));
+    table
+        .lock_pi(key(WORD), WORD, 7, false, None, alive)
+        .unwrap();
+    assert_eq!(
+        table.lock_pi(key(WORD), WORD, 7, false, None, alive),
+        Err(Errno::EDEADLK)
+    );
+    assert_eq!(
+        table.lock_pi(key(WORD), WORD, 8, true, None, alive),
+        Err(Errno::EAGAIN)
+    );
+    assert_eq!(
+        table.lock_pi(key(WORD), WORD, 8, false, None, |_| false),
+        Err(Errno::ESRCH)
+    );
     let other = {
         let table = table.clone();
-        start(&memory, move || table.lock_pi(key(WORD), WORD, 8, false, None, |_| true).unwrap())
+        start(&memory, move || {
+            table
+                .lock_pi(key(WORD), WORD, 8, false, None, |_| true)
+                .unwrap()
+        })
     };
     wait_until(|| table.waiting(key(WORD)) == 1);
     assert_eq!(user::load_u32(WORD).unwrap(), 7 | WAITERS);

@@ -64,13 +64,18 @@ impl AddressSpace {
         let areas = self.areas.read();
         for vma in areas.overlapping(range.clone()) {
             if vma.flags.intersects(VmFlags::LOCKED | VmFlags::SPECIAL)
-                || anonymous_only && !(vma.is_private() && matches!(vma.backing, Backing::Anonymous))
+                || anonymous_only
+                    && !(vma.is_private() && matches!(vma.backing, Backing::Anonymous))
             {
                 return Err(Errno::EINVAL);
             }
             self.drop_pages(vma.start.max(range.start)..vma.end.min(range.end));
         }
-        if areas.covers(range) { Ok(()) } else { Err(Errno::ENOMEM) }
+        if areas.covers(range) {
+            Ok(())
+        } else {
+            Err(Errno::ENOMEM)
+        }
     }
 
     /// Reads the files behind the range ahead (`MADV_WILLNEED`).
@@ -95,7 +100,9 @@ impl AddressSpace {
     pub fn change_flags(&self, range: Range<usize>, set: VmFlags, clear: VmFlags) -> Result<()> {
         let mut areas = self.areas.write();
         let whole = areas.covers(range.clone());
-        areas.modify(range, |vma| vma.flags = vma.flags.difference(clear).union(set));
+        areas.modify(range, |vma| {
+            vma.flags = vma.flags.difference(clear).union(set)
+        });
         if whole { Ok(()) } else { Err(Errno::ENOMEM) }
     }
 
@@ -113,13 +120,22 @@ impl AddressSpace {
 
     /// Bytes of locked areas.
     pub fn locked_bytes(&self) -> usize {
-        self.areas.read().iter().filter(|vma| vma.flags.contains(VmFlags::LOCKED)).map(Vma::len).sum()
+        self.areas
+            .read()
+            .iter()
+            .filter(|vma| vma.flags.contains(VmFlags::LOCKED))
+            .map(Vma::len)
+            .sum()
     }
 
     /// Sets or clears [`VmFlags::LOCKED`] on everything (`mlockall(2)`, `munlockall(2)`).
     pub fn lock_all(&self, lock: bool, now: bool) {
         let ranges: Vec<Range<usize>> = self.areas.read().iter().map(Vma::range).collect();
-        let (set, clear) = if lock { (VmFlags::LOCKED, VmFlags::empty()) } else { (VmFlags::empty(), VmFlags::LOCKED) };
+        let (set, clear) = if lock {
+            (VmFlags::LOCKED, VmFlags::empty())
+        } else {
+            (VmFlags::empty(), VmFlags::LOCKED)
+        };
         for range in ranges {
             // A range that another thread unmapped meanwhile needs nothing.
             let _ = self.change_flags(range.clone(), set, clear);
@@ -144,7 +160,11 @@ impl AddressSpace {
     /// # Errors
     /// `ENOMEM` where nothing is mapped.
     pub fn covered(&self, range: Range<usize>) -> Result<()> {
-        if self.areas.read().covers(range) { Ok(()) } else { Err(Errno::ENOMEM) }
+        if self.areas.read().covers(range) {
+            Ok(())
+        } else {
+            Err(Errno::ENOMEM)
+        }
     }
 
     /// `msync(2)`: writes the files behind shared areas back.
@@ -178,7 +198,9 @@ impl AddressSpace {
             return Err(Errno::ENOMEM);
         }
         let mut answer = Vec::new();
-        answer.try_reserve_exact(range.len() / PAGE).map_err(|_| Errno::EAGAIN)?;
+        answer
+            .try_reserve_exact(range.len() / PAGE)
+            .map_err(|_| Errno::EAGAIN)?;
         for vma in &parts {
             for page in vma.range().step_by(PAGE) {
                 let cached = || match (&vma.backing, vma.page_index(page)) {
@@ -196,10 +218,16 @@ impl AddressSpace {
     /// # Errors
     /// `ENOMEM` where nothing is mapped, `EFAULT` or `EHWPOISON` never, `EINVAL` for missing rights.
     pub fn populate_checked(&self, range: Range<usize>, write: bool) -> Result<()> {
-        let access = if write { machine::user::Access::Write } else { machine::user::Access::Read };
+        let access = if write {
+            machine::user::Access::Write
+        } else {
+            machine::user::Access::Read
+        };
         for page in range.step_by(PAGE) {
             self.fault(page, access).map_err(|error| match error {
-                super::fault::FaultError::NoMapping | super::fault::FaultError::OutOfMemory => Errno::ENOMEM,
+                super::fault::FaultError::NoMapping | super::fault::FaultError::OutOfMemory => {
+                    Errno::ENOMEM
+                }
                 super::fault::FaultError::Denied => Errno::EINVAL,
                 super::fault::FaultError::Bus => Errno::EFAULT,
             })?;
@@ -212,7 +240,11 @@ impl AddressSpace {
         let areas = self.areas.read();
         areas
             .iter()
-            .filter(|vma| vma.is_private() && vma.prot.contains(VmProt::WRITE) && !vma.flags.contains(VmFlags::NORESERVE))
+            .filter(|vma| {
+                vma.is_private()
+                    && vma.prot.contains(VmProt::WRITE)
+                    && !vma.flags.contains(VmFlags::NORESERVE)
+            })
             .map(Vma::len)
             .sum()
     }

@@ -1,4 +1,5 @@
 //! Page faults: bringing in the page that the program, or a copy of the kernel's, touched.
+use alloc::sync::Arc;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use errno::Errno;
@@ -45,9 +46,9 @@ struct Fetched {
 enum Step {
     Done,
     /// Fetch that page without the lock, and come back.
-    Fetch(alloc::sync::Arc<dyn Pager>, u64),
+    Fetch(Arc<dyn Pager>, u64),
     /// Tell the object that the page will be written, without the lock, and come back.
-    Dirty(alloc::sync::Arc<dyn Pager>, u64),
+    Dirty(Arc<dyn Pager>, u64),
     /// The stack may grow down to the address.
     Grow,
 }
@@ -69,7 +70,7 @@ impl AddressSpace {
         let page = addr / PAGE * PAGE;
         let mut fetched: Option<Fetched> = None;
         let mut marked = None;
-        let mut writes: Option<(alloc::sync::Arc<dyn Pager>, u64)> = None;
+        let mut writes: Option<(Arc<dyn Pager>, u64)> = None;
         let mut slept = false;
         // Each round either ends or makes progress (a page read, marked, or the stack grown);
         // the bound is for a file that another thread keeps changing.
@@ -96,7 +97,11 @@ impl AddressSpace {
                 Step::Fetch(pager, index) => {
                     slept = true;
                     let frame = pager.page(index).map_err(fault_of)?;
-                    fetched = Some(Fetched { id: pager.id(), index, frame });
+                    fetched = Some(Fetched {
+                        id: pager.id(),
+                        index,
+                        frame,
+                    });
                 }
                 Step::Dirty(pager, index) => {
                     pager.mark_dirty(index).map_err(fault_of)?;
@@ -154,7 +159,14 @@ impl AddressSpace {
     }
 
     /// Something is mapped at `page` already, but not as `access` needs it.
-    fn upgrade(&self, vma: &Vma, page: usize, access: Access, frame: Frame, prot: VmProt) -> Result<(), FaultError> {
+    fn upgrade(
+        &self,
+        vma: &Vma,
+        page: usize,
+        access: Access,
+        frame: Frame,
+        prot: VmProt,
+    ) -> Result<(), FaultError> {
         let Some(present) = self.table.get(page) else {
             return Ok(());
         };
@@ -176,27 +188,45 @@ impl AddressSpace {
             self.table.protect(page..page + PAGE, hardware(own));
             return Ok(());
         }
-        self.table.replace(page, frame, hardware(prot)).map(drop).map_err(fault_of_map)
+        self.table
+            .replace(page, frame, hardware(prot))
+            .map(drop)
+            .map_err(fault_of_map)
     }
 
-    fn frame_of(&self, pager: &alloc::sync::Arc<dyn Pager>, index: u64, fetched: &Option<Fetched>) -> Option<Frame> {
+    fn frame_of(
+        &self,
+        pager: &Arc<dyn Pager>,
+        index: u64,
+        fetched: &Option<Fetched>,
+    ) -> Option<Frame> {
         match fetched {
             Some(page) if page.id == pager.id() && page.index == index => Some(page.frame.clone()),
             _ => pager.cached(index),
         }
     }
 
-    fn bring_in_anonymous(&self, vma: &Vma, page: usize, access: Access) -> Result<Step, FaultError> {
+    fn bring_in_anonymous(
+        &self,
+        vma: &Vma,
+        page: usize,
+        access: Access,
+    ) -> Result<Step, FaultError> {
         if access == Access::Write {
             return self.copy_on_write(vma, page, None, None);
         }
         let zero = ZERO_PAGE.get().ok_or(FaultError::OutOfMemory)?;
         let _install = self.install_lock(page).lock();
-        match self.table.map(page, zero.clone(), hardware(vma.prot.difference(VmProt::WRITE))) {
+        match self.table.map(
+            page,
+            zero.clone(),
+            hardware(vma.prot.difference(VmProt::WRITE)),
+        ) {
             Ok(()) => Ok(Step::Done),
             Err(MapError::Occupied) => {
                 let prot = vma.prot.difference(VmProt::WRITE);
-                self.upgrade(vma, page, access, zero.clone(), prot).map(|()| Step::Done)
+                self.upgrade(vma, page, access, zero.clone(), prot)
+                    .map(|()| Step::Done)
             }
             Err(error) => Err(fault_of_map(error)),
         }
@@ -207,7 +237,7 @@ impl AddressSpace {
         &self,
         vma: &Vma,
         page: usize,
-        object: Option<(&alloc::sync::Arc<dyn Pager>, u64)>,
+        object: Option<(&Arc<dyn Pager>, u64)>,
         fetched: Option<Fetched>,
     ) -> Result<Step, FaultError> {
         let prot = hardware(vma.prot);
@@ -219,7 +249,11 @@ impl AddressSpace {
             if !is_zero && present.frame.ref_count() == 2 {
                 // Only the table and this look own it: nobody else sees it, so it needs no copy.
                 let _install = self.install_lock(page).lock();
-                if self.table.get(page).is_some_and(|now| now.frame == present.frame && now.frame.ref_count() <= 3) {
+                if self
+                    .table
+                    .get(page)
+                    .is_some_and(|now| now.frame == present.frame && now.frame.ref_count() <= 3)
+                {
                     self.table.protect(page..page + PAGE, prot);
                 }
                 return Ok(Step::Done);
@@ -231,7 +265,11 @@ impl AddressSpace {
             };
             let copy = copy.map_err(|_| FaultError::OutOfMemory)?;
             let _install = self.install_lock(page).lock();
-            if self.table.get(page).is_some_and(|now| now.frame == present.frame && !now.prot.write) {
+            if self
+                .table
+                .get(page)
+                .is_some_and(|now| now.frame == present.frame && !now.prot.write)
+            {
                 self.table.replace(page, copy, prot).map_err(fault_of_map)?;
             }
             return Ok(Step::Done);
@@ -281,7 +319,7 @@ impl AddressSpace {
     }
 
     /// Maps pages around `page` that are in memory already, so that they need no fault of their own.
-    fn map_around(&self, vma: &Vma, page: usize, pager: &alloc::sync::Arc<dyn Pager>, index: u64) {
+    fn map_around(&self, vma: &Vma, page: usize, pager: &Arc<dyn Pager>, index: u64) {
         let window = FAULT_AROUND * PAGE;
         let start = (page / window * window).max(vma.start);
         let end = (page / window * window + window).min(vma.end);
@@ -316,7 +354,10 @@ impl AddressSpace {
         }
         // A few probes spare the zeroing of a page that would not fit.
         let step = HUGE_PAGE_SIZE / 8;
-        if (start..start + HUGE_PAGE_SIZE).step_by(step).any(|at| self.table.get(at).is_some()) {
+        if (start..start + HUGE_PAGE_SIZE)
+            .step_by(step)
+            .any(|at| self.table.get(at).is_some())
+        {
             return false;
         }
         let stats = machine::mem::stats();
@@ -324,13 +365,17 @@ impl AddressSpace {
             return false;
         }
         match HugeFrame::alloc_zeroed() {
-            Ok(frame) => self.table.map_huge(start, frame, hardware(vma.prot)).is_ok(),
+            Ok(frame) => self
+                .table
+                .map_huge(start, frame, hardware(vma.prot))
+                .is_ok(),
             Err(_) => false,
         }
     }
 
     fn stack_limit(&self) -> usize {
-        let soft = crate::process::get().map_or(8 << 20, |process| process.limits.soft(Resource::Stack));
+        let soft =
+            crate::process::get().map_or(8 << 20, |process| process.limits.soft(Resource::Stack));
         usize::try_from(soft).unwrap_or(usize::MAX)
     }
 
@@ -345,7 +390,11 @@ impl AddressSpace {
         let Some(stack) = areas.find_from(page).cloned() else {
             return Err(FaultError::NoMapping);
         };
-        areas.insert(Vma { end: stack.start, start: page, ..stack });
+        areas.insert(Vma {
+            end: stack.start,
+            start: page,
+            ..stack
+        });
         Ok(())
     }
 }
@@ -355,7 +404,8 @@ fn can_grow(areas: &VmaSet, page: usize, limit: usize) -> bool {
     let Some(stack) = areas.find_from(page) else {
         return false;
     };
-    if !stack.flags.contains(VmFlags::GROWSDOWN) || stack.start <= page || stack.end - page > limit {
+    if !stack.flags.contains(VmFlags::GROWSDOWN) || stack.start <= page || stack.end - page > limit
+    {
         return false;
     }
     areas.below(stack.start).is_none_or(|below| {

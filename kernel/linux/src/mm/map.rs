@@ -46,12 +46,18 @@ pub struct MapRequest {
 
 /// The guard that an area keeps below itself.
 pub(super) fn guard_of(vma: &Vma) -> usize {
-    if vma.flags.contains(VmFlags::GROWSDOWN) { STACK_GUARD } else { 0 }
+    if vma.flags.contains(VmFlags::GROWSDOWN) {
+        STACK_GUARD
+    } else {
+        0
+    }
 }
 
 /// `len` in whole pages.
 pub(crate) fn page_len(len: usize) -> Result<usize> {
-    len.checked_next_multiple_of(PAGE).filter(|len| *len <= USER_END).ok_or(Errno::ENOMEM)
+    len.checked_next_multiple_of(PAGE)
+        .filter(|len| *len <= USER_END)
+        .ok_or(Errno::ENOMEM)
 }
 
 /// The page range of `addr` and `len`.
@@ -63,7 +69,10 @@ pub(crate) fn page_range(addr: usize, len: usize) -> Result<Range<usize>> {
         return Err(Errno::EINVAL);
     }
     let len = len.checked_next_multiple_of(PAGE).ok_or(Errno::EINVAL)?;
-    let end = addr.checked_add(len).filter(|end| *end <= USER_END).ok_or(Errno::EINVAL)?;
+    let end = addr
+        .checked_add(len)
+        .filter(|end| *end <= USER_END)
+        .ok_or(Errno::EINVAL)?;
     Ok(addr..end)
 }
 
@@ -89,7 +98,11 @@ impl AddressSpace {
         let start = match request.placement {
             Placement::Fixed(addr) | Placement::FixedNoReplace(addr) => {
                 let range = page_range(addr, len).map_err(|_| {
-                    if addr.is_multiple_of(PAGE) { Errno::ENOMEM } else { Errno::EINVAL }
+                    if addr.is_multiple_of(PAGE) {
+                        Errno::ENOMEM
+                    } else {
+                        Errno::EINVAL
+                    }
                 })?;
                 if addr < min_addr {
                     return Err(Errno::EPERM);
@@ -112,7 +125,11 @@ impl AddressSpace {
                     .ok_or(Errno::ENOMEM)?
             }
             Placement::Anywhere(hint) => {
-                let align = if wants_huge(len, &request) { HUGE_PAGE_SIZE } else { PAGE };
+                let align = if wants_huge(len, &request) {
+                    HUGE_PAGE_SIZE
+                } else {
+                    PAGE
+                };
                 place(&areas, hint, len, align, min_addr..top).ok_or(Errno::ENOMEM)?
             }
         };
@@ -134,14 +151,17 @@ impl AddressSpace {
 
     /// Linux's heuristic overcommit: only what can obviously never be there is refused.
     fn check_commit(&self, len: usize, request: &MapRequest) -> Result<()> {
-        let private_writable = request.prot.contains(VmProt::WRITE) && !request.flags.contains(VmFlags::SHARED);
+        let private_writable =
+            request.prot.contains(VmProt::WRITE) && !request.flags.contains(VmFlags::SHARED);
         if private_writable
             && !request.flags.contains(VmFlags::NORESERVE)
             && len / PAGE > machine::mem::stats().total
         {
             return Err(Errno::ENOMEM);
         }
-        let limit = crate::process::get().map_or(u64::MAX, |process| process.limits.soft(crate::limits::Resource::As));
+        let limit = crate::process::get().map_or(u64::MAX, |process| {
+            process.limits.soft(crate::limits::Resource::As)
+        });
         if limit != u64::MAX && (self.areas.read().bytes() + len) as u64 > limit {
             return Err(Errno::ENOMEM);
         }
@@ -177,7 +197,9 @@ impl AddressSpace {
         let range = page_range(addr, len)?;
         let mut areas = self.areas.write();
         if areas.count() >= MAX_MAP_COUNT
-            && areas.find(range.start).is_some_and(|vma| vma.start < range.start && range.end < vma.end)
+            && areas
+                .find(range.start)
+                .is_some_and(|vma| vma.start < range.start && range.end < vma.end)
         {
             return Err(Errno::ENOMEM);
         }
@@ -231,7 +253,8 @@ impl AddressSpace {
         }
         // Private pages that may be shared with the page cache, and shared pages that must tell of
         // their first store, become writable by a fault.
-        self.table.protect(range.clone(), hardware(prot.difference(VmProt::WRITE)));
+        self.table
+            .protect(range.clone(), hardware(prot.difference(VmProt::WRITE)));
         areas.modify(range, |vma| vma.prot = prot);
         result
     }
@@ -244,7 +267,10 @@ impl AddressSpace {
         if !old.is_multiple_of(PAGE) || new_len == 0 {
             return Err(Errno::EINVAL);
         }
-        let (old_len, new_len) = (page_len(old_len).map_err(|_| Errno::EINVAL)?, page_len(new_len)?);
+        let (old_len, new_len) = (
+            page_len(old_len).map_err(|_| Errno::EINVAL)?,
+            page_len(new_len)?,
+        );
         let (top, min_addr) = {
             let layout = self.layout.lock();
             (layout.mmap_top, layout.min_addr)
@@ -301,18 +327,44 @@ impl AddressSpace {
                 }
                 self.gap_for(&areas, &vma, new_len, min_addr..top)?
             }
-            Remap::MayMove { keep_old: true } => self.gap_for(&areas, &vma, new_len, min_addr..top)?,
+            Remap::MayMove { keep_old: true } => {
+                self.gap_for(&areas, &vma, new_len, min_addr..top)?
+            }
         };
-        let keep_old = matches!(how, Remap::MayMove { keep_old: true } | Remap::Fixed { keep_old: true, .. });
-        if keep_old && (old_len != new_len || !vma.is_private() || !matches!(vma.backing, Backing::Anonymous)) {
+        let keep_old = matches!(
+            how,
+            Remap::MayMove { keep_old: true } | Remap::Fixed { keep_old: true, .. }
+        );
+        if keep_old
+            && (old_len != new_len
+                || !vma.is_private()
+                || !matches!(vma.backing, Backing::Anonymous))
+        {
             return Err(Errno::EINVAL);
         }
-        self.move_area(&mut areas, &vma, old..old + old_len, moving, new_len, keep_old)?;
+        self.move_area(
+            &mut areas,
+            &vma,
+            old..old + old_len,
+            moving,
+            new_len,
+            keep_old,
+        )?;
         Ok(moving)
     }
 
-    fn gap_for(&self, areas: &VmaSet, vma: &Vma, len: usize, window: Range<usize>) -> Result<usize> {
-        let align = if vma.len() >= HUGE_PAGE_SIZE && len >= HUGE_PAGE_SIZE { HUGE_PAGE_SIZE } else { PAGE };
+    fn gap_for(
+        &self,
+        areas: &VmaSet,
+        vma: &Vma,
+        len: usize,
+        window: Range<usize>,
+    ) -> Result<usize> {
+        let align = if vma.len() >= HUGE_PAGE_SIZE && len >= HUGE_PAGE_SIZE {
+            HUGE_PAGE_SIZE
+        } else {
+            PAGE
+        };
         place(areas, 0, len, align, window).ok_or(Errno::ENOMEM)
     }
 
@@ -331,7 +383,10 @@ impl AddressSpace {
         }
         let start = match how {
             Remap::MayMove { keep_old: false } => self.gap_for(areas, vma, len, window)?,
-            Remap::Fixed { to, keep_old: false } => {
+            Remap::Fixed {
+                to,
+                keep_old: false,
+            } => {
                 let target = page_range(to, len)?;
                 areas.remove(target.clone());
                 self.drop_pages(target);
@@ -359,13 +414,20 @@ impl AddressSpace {
     ) -> Result<()> {
         let carried = from.start..from.start + from.len().min(new_len);
         let mut pages: Vec<(usize, Frame)> = Vec::new();
-        pages.try_reserve(self.table.resident_pages().min(carried.len() / PAGE)).map_err(|_| Errno::ENOMEM)?;
-        self.table.unmap(carried.clone(), &mut |va, frame, _| pages.push((va, frame)));
+        pages
+            .try_reserve(self.table.resident_pages().min(carried.len() / PAGE))
+            .map_err(|_| Errno::ENOMEM)?;
+        self.table
+            .unmap(carried.clone(), &mut |va, frame, _| pages.push((va, frame)));
         let writable = vma.is_private() && matches!(vma.backing, Backing::Anonymous);
         // What may be shared with someone becomes writable by a fault again.
         let prot_of = |frame: &Frame| {
             let own = writable && frame.ref_count() == 1;
-            hardware(if own { vma.prot } else { vma.prot.difference(VmProt::WRITE) })
+            hardware(if own {
+                vma.prot
+            } else {
+                vma.prot.difference(VmProt::WRITE)
+            })
         };
         let mut failed = None;
         for (n, (va, frame)) in pages.iter().enumerate() {
@@ -408,11 +470,16 @@ impl AddressSpace {
         if wanted < start || start == 0 {
             return now;
         }
-        let limit = crate::process::get().map_or(u64::MAX, |process| process.limits.soft(crate::limits::Resource::Data));
+        let limit = crate::process::get().map_or(u64::MAX, |process| {
+            process.limits.soft(crate::limits::Resource::Data)
+        });
         if (wanted - start) as u64 > limit {
             return now;
         }
-        let Some(new_end) = wanted.checked_next_multiple_of(PAGE).filter(|end| *end <= USER_END) else {
+        let Some(new_end) = wanted
+            .checked_next_multiple_of(PAGE)
+            .filter(|end| *end <= USER_END)
+        else {
             return now;
         };
         let mut areas = self.areas.write();
@@ -429,7 +496,9 @@ impl AddressSpace {
         if new_end > old_end {
             let with_guard = old_end..new_end + PAGE;
             if !areas.is_free(with_guard)
-                || areas.find_from(new_end).is_some_and(|above| above.start.saturating_sub(guard_of(above)) < new_end)
+                || areas
+                    .find_from(new_end)
+                    .is_some_and(|above| above.start.saturating_sub(guard_of(above)) < new_end)
                 || (new_end - old_end) / PAGE > machine::mem::stats().total
             {
                 return layout.brk;
@@ -472,16 +541,26 @@ pub enum Remap {
 fn wants_huge(len: usize, request: &MapRequest) -> bool {
     len >= HUGE_PAGE_SIZE
         && matches!(request.backing, Backing::Anonymous)
-        && !request.flags.intersects(VmFlags::NOHUGE | VmFlags::GROWSDOWN)
+        && !request
+            .flags
+            .intersects(VmFlags::NOHUGE | VmFlags::GROWSDOWN)
         && request.prot.contains(VmProt::WRITE)
 }
 
-fn place(areas: &VmaSet, hint: usize, len: usize, align: usize, window: Range<usize>) -> Option<usize> {
+fn place(
+    areas: &VmaSet,
+    hint: usize,
+    len: usize,
+    align: usize,
+    window: Range<usize>,
+) -> Option<usize> {
     let hint = hint / PAGE * PAGE;
     if hint >= window.start
         && let Some(end) = hint.checked_add(len).filter(|end| *end <= USER_END)
         && areas.is_free(hint..end)
-        && areas.find_from(end).is_none_or(|above| above.start.saturating_sub(guard_of(above)) >= end)
+        && areas
+            .find_from(end)
+            .is_none_or(|above| above.start.saturating_sub(guard_of(above)) >= end)
     {
         return Some(hint);
     }

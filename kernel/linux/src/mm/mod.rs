@@ -15,6 +15,7 @@ pub mod pager;
 pub mod report;
 pub mod vma;
 
+use alloc::sync::Arc;
 use core::ops::Range;
 
 use errno::Errno;
@@ -40,6 +41,8 @@ pub struct AddressSpace {
     areas: sched::RwLock<VmaSet>,
     install: [SpinLock<()>; INSTALL_LOCKS],
     lock_future: core::sync::atomic::AtomicBool,
+    /// The most pages that were present at once, as far as somebody looked.
+    peak: core::sync::atomic::AtomicUsize,
     /// Where things lie; set by `exec`.
     pub layout: SpinLock<Layout>,
 }
@@ -70,6 +73,7 @@ impl AddressSpace {
             areas: sched::RwLock::new(VmaSet::new()),
             install: [const { SpinLock::new(()) }; INSTALL_LOCKS],
             lock_future: core::sync::atomic::AtomicBool::new(false),
+            peak: core::sync::atomic::AtomicUsize::new(0),
             layout: SpinLock::new(layout),
         })
     }
@@ -85,6 +89,10 @@ impl AddressSpace {
 
     /// Takes all pages of `range` out.
     fn drop_pages(&self, range: Range<usize>) {
+        self.peak.fetch_max(
+            self.table.resident_pages(),
+            core::sync::atomic::Ordering::Relaxed,
+        );
         self.table.unmap(range, &mut |_, _, _| {});
     }
 
@@ -119,9 +127,19 @@ impl AddressSpace {
     pub fn write_protect(&self, id: usize, pages: Range<u64>) {
         self.each_view(id, pages, |vma, range| {
             if !vma.is_private() && vma.prot.contains(VmProt::WRITE) {
-                self.table.protect(range, hardware(vma.prot.difference(VmProt::WRITE)));
+                self.table
+                    .protect(range, hardware(vma.prot.difference(VmProt::WRITE)));
             }
         });
+    }
+
+    /// The most bytes that were present at once (`VmHWM`), as of the changes that take pages away.
+    pub fn peak_resident_bytes(&self) -> usize {
+        let now = self.table.resident_pages();
+        self.peak
+            .fetch_max(now, core::sync::atomic::Ordering::Relaxed)
+            .max(now)
+            * PAGE
     }
 
     /// Where in a shared object `addr` lies: its id and the byte offset, or `None` for private memory.
@@ -130,14 +148,35 @@ impl AddressSpace {
         let vma = areas.find(addr).filter(|vma| !vma.is_private())?;
         match &vma.backing {
             Backing::Anonymous => None,
-            Backing::Object { pager, offset } => Some((pager.id(), offset + (addr - vma.start) as u64)),
+            Backing::Object { pager, offset } => {
+                Some((pager.id(), offset + (addr - vma.start) as u64))
+            }
+        }
+    }
+
+    /// The rights at `addr`, or `None` where nothing is mapped.
+    pub fn prot_at(&self, addr: usize) -> Option<VmProt> {
+        self.areas.read().find(addr).map(|vma| vma.prot)
+    }
+
+    /// The object that `addr` shows and the byte offset in it.
+    pub fn object_at(&self, addr: usize) -> Option<(Arc<dyn Pager>, u64)> {
+        let areas = self.areas.read();
+        let vma = areas.find(addr)?;
+        match &vma.backing {
+            Backing::Anonymous => None,
+            Backing::Object { pager, offset } => {
+                Some((pager.clone(), offset + (addr - vma.start) as u64))
+            }
         }
     }
 
     /// Whether pages of the object are in the program's view now, so that the page cache keeps them.
     pub fn shows(&self, pager: &dyn Pager) -> bool {
         let areas = self.areas.read();
-        areas.iter().any(|vma| matches!(&vma.backing, Backing::Object { pager: p, .. } if p.id() == pager.id()))
+        areas.iter().any(
+            |vma| matches!(&vma.backing, Backing::Object { pager: p, .. } if p.id() == pager.id()),
+        )
     }
 }
 

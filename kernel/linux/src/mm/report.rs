@@ -74,7 +74,11 @@ fn line_of(vma: &Vma) -> MapLine {
         range: vma.range(),
         prot: vma.prot,
         flags: vma.flags,
-        offset: if vma.flags.contains(VmFlags::SPECIAL) { 0 } else { offset },
+        offset: if vma.flags.contains(VmFlags::SPECIAL) {
+            0
+        } else {
+            offset
+        },
         file,
     }
 }
@@ -84,7 +88,11 @@ impl MapLine {
     pub fn write(&self, out: &mut Vec<u8>) {
         let mut head = String::new();
         let flag = |on: VmProt, letter| if self.prot.contains(on) { letter } else { '-' };
-        let share = if self.flags.contains(VmFlags::SHARED) { 's' } else { 'p' };
+        let share = if self.flags.contains(VmFlags::SHARED) {
+            's'
+        } else {
+            'p'
+        };
         let _ = write!(
             head,
             "{:08x}-{:08x} {}{}{}{share} {:08x} {:02x}:{:02x} {} ",
@@ -161,9 +169,17 @@ impl AddressSpace {
             out.push(b'\n');
             let usage = self.usage(line.range.clone());
             let kb = |pages: usize| pages * PAGE / 1024;
-            let shared_dirty = if line.flags.contains(VmFlags::SHARED) { usage.dirty.min(usage.shared) } else { 0 };
+            let shared_dirty = if line.flags.contains(VmFlags::SHARED) {
+                usage.dirty.min(usage.shared)
+            } else {
+                0
+            };
             let private_dirty = (usage.dirty - shared_dirty).min(usage.private);
-            let anonymous = if line.file.inode == 0 { usage.private } else { private_dirty };
+            let anonymous = if line.file.inode == 0 {
+                usage.private
+            } else {
+                private_dirty
+            };
             let fields = [
                 ("Size", line.range.len() / 1024),
                 ("KernelPageSize", 4),
@@ -178,7 +194,14 @@ impl AddressSpace {
                 ("Anonymous", kb(anonymous)),
                 ("AnonHugePages", kb(usage.huge)),
                 ("Swap", 0),
-                ("Locked", if line.flags.contains(VmFlags::LOCKED) { kb(usage.resident) } else { 0 }),
+                (
+                    "Locked",
+                    if line.flags.contains(VmFlags::LOCKED) {
+                        kb(usage.resident)
+                    } else {
+                        0
+                    },
+                ),
             ];
             let mut text = String::new();
             for (name, value) in fields {

@@ -110,9 +110,16 @@ impl Backing {
     fn continues(&self, len: usize, next: &Backing) -> bool {
         match (self, next) {
             (Backing::Anonymous, Backing::Anonymous) => true,
-            (Backing::Object { pager: a, offset: x }, Backing::Object { pager: b, offset: y }) => {
-                a.id() == b.id() && x + len as u64 == *y
-            }
+            (
+                Backing::Object {
+                    pager: a,
+                    offset: x,
+                },
+                Backing::Object {
+                    pager: b,
+                    offset: y,
+                },
+            ) => a.id() == b.id() && x + len as u64 == *y,
             _ => false,
         }
     }
@@ -157,7 +164,9 @@ impl Vma {
     pub fn page_index(&self, addr: usize) -> Option<u64> {
         match &self.backing {
             Backing::Anonymous => None,
-            Backing::Object { offset, .. } => Some((offset + (addr - self.start) as u64) / PAGE as u64),
+            Backing::Object { offset, .. } => {
+                Some((offset + (addr - self.start) as u64) / PAGE as u64)
+            }
         }
     }
 
@@ -215,23 +224,34 @@ impl VmaSet {
 
     /// The area that holds `addr`.
     pub fn find(&self, addr: usize) -> Option<&Vma> {
-        self.areas.range(..=addr).next_back().map(|(_, vma)| vma).filter(|vma| addr < vma.end)
+        self.areas
+            .range(..=addr)
+            .next_back()
+            .map(|(_, vma)| vma)
+            .filter(|vma| addr < vma.end)
     }
 
     /// The first area that ends above `addr`: it holds `addr` or lies above it.
     pub fn find_from(&self, addr: usize) -> Option<&Vma> {
-        self.find(addr).or_else(|| self.areas.range(addr..).next().map(|(_, vma)| vma))
+        self.find(addr)
+            .or_else(|| self.areas.range(addr..).next().map(|(_, vma)| vma))
     }
 
     /// The last area that ends at or below `addr`.
     pub fn below(&self, addr: usize) -> Option<&Vma> {
-        self.areas.range(..addr).next_back().map(|(_, vma)| vma).filter(|vma| vma.end <= addr)
+        self.areas
+            .range(..addr)
+            .next_back()
+            .map(|(_, vma)| vma)
+            .filter(|vma| vma.end <= addr)
     }
 
     /// Areas that meet `range`, in order.
     pub fn overlapping(&self, range: Range<usize>) -> impl Iterator<Item = &Vma> {
         let first = self.find(range.start).map_or(range.start, |vma| vma.start);
-        self.areas.range(first..range.end.max(first)).map(|(_, vma)| vma)
+        self.areas
+            .range(first..range.end.max(first))
+            .map(|(_, vma)| vma)
     }
 
     /// Whether nothing lies in `range`.
@@ -253,7 +273,10 @@ impl VmaSet {
 
     /// Adds an area where nothing is, and joins it with its neighbours when they are alike.
     pub fn insert(&mut self, mut vma: Vma) {
-        debug_assert!(vma.start < vma.end && self.is_free(vma.range()), "areas are disjoint");
+        debug_assert!(
+            vma.start < vma.end && self.is_free(vma.range()),
+            "areas are disjoint"
+        );
         self.bytes += vma.len();
         if let Some((&start, before)) = self.areas.range(..vma.start).next_back()
             && before.joins(&vma)

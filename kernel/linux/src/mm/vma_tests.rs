@@ -22,7 +22,10 @@ struct Random(u64);
 
 impl Random {
     fn below(&mut self, n: usize) -> usize {
-        self.0 = self.0.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        self.0 = self
+            .0
+            .wrapping_mul(6364136223846793005)
+            .wrapping_add(1442695040888963407);
         (self.0 >> 33) as usize % n
     }
 }
@@ -67,7 +70,9 @@ fn random_changes_agree_with_a_map_of_pages() {
                     model.retain(|addr, _| !range.contains(addr));
                 }
                 _ => {
-                    set.modify(range.clone(), |vma| vma.prot = VmProt::from_bits_truncate(prot));
+                    set.modify(range.clone(), |vma| {
+                        vma.prot = VmProt::from_bits_truncate(prot)
+                    });
                     for (_, old) in model.range_mut(range) {
                         *old = prot;
                     }
@@ -76,7 +81,10 @@ fn random_changes_agree_with_a_map_of_pages() {
             check(&set, &model);
             let probe = BASE + random.below(PAGES) * PAGE + random.below(PAGE);
             let page = probe / PAGE * PAGE;
-            assert_eq!(set.find(probe).map(|vma| vma.prot.bits()), model.get(&page).copied());
+            assert_eq!(
+                set.find(probe).map(|vma| vma.prot.bits()),
+                model.get(&page).copied()
+            );
         }
     }
 }
@@ -114,7 +122,13 @@ fn a_stack_keeps_its_distance() {
     let mut stack = vma(BASE + 32 * PAGE, 4, 3);
     stack.flags = VmFlags::GROWSDOWN;
     set.insert(stack);
-    let guard = |vma: &Vma| if vma.flags.contains(VmFlags::GROWSDOWN) { 16 * PAGE } else { 0 };
+    let guard = |vma: &Vma| {
+        if vma.flags.contains(VmFlags::GROWSDOWN) {
+            16 * PAGE
+        } else {
+            0
+        }
+    };
     let found = set.find_gap_down(PAGE, BASE..BASE + 33 * PAGE, PAGE, guard);
     assert_eq!(found, Some(BASE + 15 * PAGE));
 }
@@ -124,13 +138,28 @@ fn object_offsets_follow_splits_and_joins() {
     let pager: Arc<dyn Pager> = Arc::new(super::super::pager::FixedPages::new(Vec::new(), b"x"));
     let mut set = VmaSet::new();
     let mut area = vma(BASE, 8, 1);
-    area.backing = Backing::Object { pager, offset: 0x5000 };
+    area.backing = Backing::Object {
+        pager,
+        offset: 0x5000,
+    };
     set.insert(area);
-    set.modify(BASE + 2 * PAGE..BASE + 3 * PAGE, |vma| vma.prot = VmProt::READ | VmProt::WRITE);
+    set.modify(BASE + 2 * PAGE..BASE + 3 * PAGE, |vma| {
+        vma.prot = VmProt::READ | VmProt::WRITE
+    });
     assert_eq!(set.count(), 3);
-    assert_eq!(set.find(BASE + 2 * PAGE).and_then(|vma| vma.page_index(BASE + 2 * PAGE)), Some(7));
-    assert_eq!(set.find(BASE + 4 * PAGE).and_then(|vma| vma.page_index(BASE + 4 * PAGE)), Some(9));
-    set.modify(BASE + 2 * PAGE..BASE + 3 * PAGE, |vma| vma.prot = VmProt::READ);
+    assert_eq!(
+        set.find(BASE + 2 * PAGE)
+            .and_then(|vma| vma.page_index(BASE + 2 * PAGE)),
+        Some(7)
+    );
+    assert_eq!(
+        set.find(BASE + 4 * PAGE)
+            .and_then(|vma| vma.page_index(BASE + 4 * PAGE)),
+        Some(9)
+    );
+    set.modify(BASE + 2 * PAGE..BASE + 3 * PAGE, |vma| {
+        vma.prot = VmProt::READ
+    });
     assert_eq!(set.count(), 1);
     assert!(set.covers(BASE..BASE + 8 * PAGE) && !set.covers(BASE..BASE + 9 * PAGE));
 }

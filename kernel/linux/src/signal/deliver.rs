@@ -105,19 +105,19 @@ fn resolve_restart_for_handler(ctx: &mut Ctx<'_>, action: &SigAction) {
 
 fn gregs_of(regs: &Registers, flags: u64) -> Gregs {
     [
-        regs.r8, regs.r9, regs.r10, regs.r11, regs.r12, regs.r13, regs.r14, regs.r15, regs.rdi, regs.rsi, regs.rbp,
-        regs.rbx, regs.rdx, regs.rax, regs.rcx, regs.rsp, regs.rip, flags,
+        regs.r8, regs.r9, regs.r10, regs.r11, regs.r12, regs.r13, regs.r14, regs.r15, regs.rdi,
+        regs.rsi, regs.rbp, regs.rbx, regs.rdx, regs.rax, regs.rcx, regs.rsp, regs.rip, flags,
     ]
 }
 
 fn set_gregs(user: &mut UserContext, gregs: &Gregs) {
     let regs = &mut user.regs;
     [
-        regs.r8, regs.r9, regs.r10, regs.r11, regs.r12, regs.r13, regs.r14, regs.r15, regs.rdi, regs.rsi, regs.rbp,
-        regs.rbx, regs.rdx, regs.rax, regs.rcx, regs.rsp, regs.rip,
+        regs.r8, regs.r9, regs.r10, regs.r11, regs.r12, regs.r13, regs.r14, regs.r15, regs.rdi,
+        regs.rsi, regs.rbp, regs.rbx, regs.rdx, regs.rax, regs.rcx, regs.rsp, regs.rip,
     ] = [
-        gregs[0], gregs[1], gregs[2], gregs[3], gregs[4], gregs[5], gregs[6], gregs[7], gregs[8], gregs[9], gregs[10],
-        gregs[11], gregs[12], gregs[13], gregs[14], gregs[15], gregs[16],
+        gregs[0], gregs[1], gregs[2], gregs[3], gregs[4], gregs[5], gregs[6], gregs[7], gregs[8],
+        gregs[9], gregs[10], gregs[11], gregs[12], gregs[13], gregs[14], gregs[15], gregs[16],
     ];
     user.set_rflags(gregs[17]);
 }
@@ -128,8 +128,13 @@ fn run_handler(ctx: &mut Ctx<'_>, info: &SigInfo, action: &SigAction) -> bool {
     let altstack = signals.altstack();
     let sp = ctx.user.regs.rsp as usize;
     let on_alt = altstack.contains(sp);
-    let switch = action.flags.contains(SaFlags::ONSTACK) && altstack.flags & SS_DISABLE == 0 && !on_alt;
-    let top = if switch { altstack.base + altstack.size } else { sp.wrapping_sub(RED_ZONE) };
+    let switch =
+        action.flags.contains(SaFlags::ONSTACK) && altstack.flags & SS_DISABLE == 0 && !on_alt;
+    let top = if switch {
+        altstack.base + altstack.size
+    } else {
+        sp.wrapping_sub(RED_ZONE)
+    };
 
     let mut fp: Vec<u8> = ctx.user.fp_state().to_vec();
     frame::describe_fp(&mut fp, UserContext::fp_features());
@@ -137,7 +142,10 @@ fn run_handler(ctx: &mut Ctx<'_>, info: &SigInfo, action: &SigAction) -> bool {
         return false;
     };
     let must_stay = switch || on_alt;
-    if must_stay && altstack.flags & SS_AUTODISARM == 0 && !(altstack.base..top.max(sp)).contains(&place.frame) {
+    if must_stay
+        && altstack.flags & SS_AUTODISARM == 0
+        && !(altstack.base..top.max(sp)).contains(&place.frame)
+    {
         return false;
     }
     if action.flags.bits() & SaFlags::RESTORER.bits() == 0 {
@@ -172,7 +180,10 @@ fn run_handler(ctx: &mut Ctx<'_>, info: &SigInfo, action: &SigAction) -> bool {
     }
     signals.set_mask(mask);
     if action.flags.contains(SaFlags::RESETHAND) {
-        let reset = SigAction { handler: super::state::SIG_DFL, ..*action };
+        let reset = SigAction {
+            handler: super::state::SIG_DFL,
+            ..*action
+        };
         ctx.process.signals.set_action(info.signo, reset);
     }
     crate::syscalls::abort_rseq(ctx);
@@ -212,10 +223,18 @@ fn restore(ctx: &mut Ctx<'_>) -> Option<()> {
     ctx.thread.signals.set_mask(saved.mask);
     set_gregs(ctx.user, &saved.gregs);
     restore_fp(ctx, saved.fpstate as usize)?;
-    let stack = AltStack { flags: saved.altstack.flags & !SS_ONSTACK, ..saved.altstack };
+    let stack = AltStack {
+        flags: saved.altstack.flags & !SS_ONSTACK,
+        ..saved.altstack
+    };
     if stack.flags & SS_DISABLE != 0 {
         ctx.thread.signals.set_altstack(AltStack::DISABLED);
-    } else if !ctx.thread.signals.altstack().contains(saved.gregs[15] as usize) {
+    } else if !ctx
+        .thread
+        .signals
+        .altstack()
+        .contains(saved.gregs[15] as usize)
+    {
         ctx.thread.signals.set_altstack(stack);
     }
     Some(())

@@ -69,14 +69,20 @@ fn page_fault(ctx: &mut Ctx<'_>, error: u32, addr: usize) {
 /// Which x87 exception is pending and not masked.
 fn x87_code(ctx: &mut Ctx<'_>) -> i32 {
     let state = ctx.user.fp_state();
-    let word = |at: usize| state.get(at..at + 2).map_or(0, |b| u16::from_le_bytes([b[0], b[1]]));
+    let word = |at: usize| {
+        state
+            .get(at..at + 2)
+            .map_or(0, |b| u16::from_le_bytes([b[0], b[1]]))
+    };
     fp_code(u32::from(word(2) & !word(0)))
 }
 
 /// Which SSE exception is pending and not masked.
 fn simd_code(ctx: &mut Ctx<'_>) -> i32 {
     let state = ctx.user.fp_state();
-    let mxcsr = state.get(24..28).map_or(0, |b| u32::from_le_bytes([b[0], b[1], b[2], b[3]]));
+    let mxcsr = state
+        .get(24..28)
+        .map_or(0, |b| u32::from_le_bytes([b[0], b[1], b[2], b[3]]));
     fp_code(mxcsr & !(mxcsr >> 7))
 }
 

@@ -92,7 +92,11 @@ pub fn parse(bytes: &[u8; FRAME_SIZE]) -> Saved {
     };
     Saved {
         gregs: core::array::from_fn(|n| get(MCONTEXT + 8 * n)),
-        trap: (get(MCONTEXT + 152), get(MCONTEXT + 160), get(MCONTEXT + 176)),
+        trap: (
+            get(MCONTEXT + 152),
+            get(MCONTEXT + 160),
+            get(MCONTEXT + 176),
+        ),
         fpstate: get(MCONTEXT + 184),
         mask: SigSet(get(SIGMASK)),
         altstack: AltStack {
@@ -131,7 +135,8 @@ pub fn fp_size(legacy: &[u8; FXSAVE_SIZE]) -> Option<usize> {
         u32::from_le_bytes(word)
     };
     let (magic, extended, size) = (word(0), word(4), word(16));
-    (magic == FP_XSTATE_MAGIC1 && size as usize > FXSAVE_SIZE && extended == size.wrapping_add(4)).then_some(size as usize)
+    (magic == FP_XSTATE_MAGIC1 && size as usize > FXSAVE_SIZE && extended == size.wrapping_add(4))
+        .then_some(size as usize)
 }
 
 #[cfg(test)]
@@ -150,9 +155,17 @@ mod tests {
             trap: (6, 14, 0xdead),
             fpstate: 0x1000,
             mask: SigSet(5),
-            altstack: AltStack { base: 0x7000, size: 0x2000, flags: 1 },
+            altstack: AltStack {
+                base: 0x7000,
+                size: 0x2000,
+                flags: 1,
+            },
         };
-        let bytes = build(&saved, &SigInfo::fault(SIGSEGV, code::SEGV_MAPERR, 0xdead), 0x4242);
+        let bytes = build(
+            &saved,
+            &SigInfo::fault(SIGSEGV, code::SEGV_MAPERR, 0xdead),
+            0x4242,
+        );
         assert_eq!(parse(&bytes), saved);
         // rip is the seventeenth register of the machine context.
         assert_eq!(bytes[MCONTEXT + 128], 116);

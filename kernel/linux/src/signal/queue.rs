@@ -65,7 +65,10 @@ impl SigQueue {
     /// Takes the next signal out of `wanted`: faults first, then the lowest number, oldest first.
     pub fn take(&mut self, wanted: SigSet) -> Option<SigInfo> {
         let ready = self.pending.intersection(wanted);
-        let signal = ready.intersection(SigSet::SYNCHRONOUS).first().or_else(|| ready.first())?;
+        let signal = ready
+            .intersection(SigSet::SYNCHRONOUS)
+            .first()
+            .or_else(|| ready.first())?;
         let at = self.entries.iter().position(|info| info.signo == signal)?;
         let info = self.entries.remove(at)?;
         if !self.entries.iter().any(|info| info.signo == signal) {
@@ -99,7 +102,11 @@ mod tests {
             signo,
             errno: 0,
             code: code::SI_USER,
-            fields: crate::signal::SigFields::Sender { pid: 2, uid: 0, value },
+            fields: crate::signal::SigFields::Sender {
+                pid: 2,
+                uid: 0,
+                value,
+            },
         }
     }
 

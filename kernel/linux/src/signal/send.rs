@@ -8,7 +8,8 @@ use sched::poll::Events;
 
 use super::state::{SIG_DFL, SIG_IGN, SigAction};
 use super::{
-    DefaultAction, NSIG, SIGCONT, SIGKILL, SIGSTOP, SIGTSTP, SIGTTIN, SIGTTOU, SigInfo, SigSet, default_action,
+    DefaultAction, NSIG, SIGCONT, SIGKILL, SIGSTOP, SIGTSTP, SIGTTIN, SIGTTOU, SigInfo, SigSet,
+    default_action,
 };
 use crate::process::Process;
 use crate::thread::LinuxThread;
@@ -18,9 +19,21 @@ const STOPS: SigSet = SigSet(
 );
 
 /// Whether a signal with that disposition does nothing at all.
-fn is_ignored(action: &SigAction, signal: i32) -> bool {
+pub fn is_ignored(action: &SigAction, signal: i32) -> bool {
     action.handler == SIG_IGN
-        || action.handler == SIG_DFL && matches!(default_action(signal), DefaultAction::Ignore | DefaultAction::Continue)
+        || action.handler == SIG_DFL
+            && matches!(
+                default_action(signal),
+                DefaultAction::Ignore | DefaultAction::Continue
+            )
+}
+
+/// Forgets pending signals of `set`, the process's and every thread's.
+pub fn discard_everywhere(process: &Process, set: SigSet) {
+    process.signals.shared.lock().discard(set);
+    for thread in process.threads() {
+        thread.signals.queue.lock().discard(set);
+    }
 }
 
 /// Checks a signal number that a program gave; 0 asks only whether the target exists.
@@ -28,7 +41,11 @@ fn is_ignored(action: &SigAction, signal: i32) -> bool {
 /// # Errors
 /// `EINVAL`.
 pub fn check_number(signal: i32) -> Result<()> {
-    if (0..=NSIG).contains(&signal) { Ok(()) } else { Err(Errno::EINVAL) }
+    if (0..=NSIG).contains(&signal) {
+        Ok(())
+    } else {
+        Err(Errno::EINVAL)
+    }
 }
 
 /// What pending signals a new one undoes: continuing undoes stops, and the other way round.
@@ -58,9 +75,12 @@ pub fn to_process(process: &Process, info: SigInfo) -> Result<()> {
         !thread.signals.mask().contains(signal) || thread.signals.waiting_for().contains(signal)
     };
     let all_block = !threads.iter().any(takes);
-    if is_ignored(&process.signals.action(signal), signal) && !all_block && !threads.iter().any(|thread| {
-        thread.signals.waiting_for().contains(signal)
-    }) {
+    if is_ignored(&process.signals.action(signal), signal)
+        && !all_block
+        && !threads
+            .iter()
+            .any(|thread| thread.signals.waiting_for().contains(signal))
+    {
         return Ok(());
     }
     process.signals.shared.lock().push(info)?;
@@ -105,7 +125,9 @@ pub fn force(process: &Process, thread: &LinuxThread, info: SigInfo) {
     if blocked || action.handler == SIG_IGN {
         action.handler = SIG_DFL;
         process.signals.set_action(signal, action);
-        thread.signals.set_mask(thread.signals.mask().difference(SigSet::of(signal)));
+        thread
+            .signals
+            .set_mask(thread.signals.mask().difference(SigSet::of(signal)));
     }
     let mut queue = thread.signals.queue.lock();
     // A fault is delivered now or never: an older one of that number gives way.

@@ -84,7 +84,10 @@ impl ProcessSignals {
 
     /// The disposition of `signal` (1 to 64).
     pub fn action(&self, signal: i32) -> SigAction {
-        match usize::try_from(signal - 1).ok().filter(|n| *n < NSIG as usize) {
+        match usize::try_from(signal - 1)
+            .ok()
+            .filter(|n| *n < NSIG as usize)
+        {
             Some(n) => self.actions.lock()[n],
             None => SigAction::default(),
         }
@@ -93,7 +96,10 @@ impl ProcessSignals {
     /// Sets the disposition of `signal` (1 to 64) and returns the one before.
     pub fn set_action(&self, signal: i32, mut action: SigAction) -> SigAction {
         action.mask = action.mask.difference(SigSet::UNBLOCKABLE);
-        match usize::try_from(signal - 1).ok().filter(|n| *n < NSIG as usize) {
+        match usize::try_from(signal - 1)
+            .ok()
+            .filter(|n| *n < NSIG as usize)
+        {
             Some(n) if signal != SIGKILL && signal != SIGSTOP => {
                 core::mem::replace(&mut self.actions.lock()[n], action)
             }
@@ -190,7 +196,10 @@ impl ThreadSignals {
     /// Blocks exactly `mask` (without the two that cannot be). The caller is the thread itself;
     /// it looks for newly deliverable signals before it returns to the program.
     pub fn set_mask(&self, mask: SigSet) -> SigSet {
-        SigSet(self.mask.swap(mask.difference(SigSet::UNBLOCKABLE).0, Ordering::SeqCst))
+        SigSet(
+            self.mask
+                .swap(mask.difference(SigSet::UNBLOCKABLE).0, Ordering::SeqCst),
+        )
     }
 
     /// Blocks exactly `mask` until the system call ends (`ppoll(2)`, `pselect(2)`, `epoll_pwait(2)`,
@@ -259,7 +268,13 @@ mod tests {
         signals.set_mask(SigSet(!0));
         assert!(!signals.mask().contains(SIGKILL) && !signals.mask().contains(SIGSTOP));
         let process = ProcessSignals::new();
-        process.set_action(SIGKILL, SigAction { handler: SIG_IGN, ..SigAction::default() });
+        process.set_action(
+            SIGKILL,
+            SigAction {
+                handler: SIG_IGN,
+                ..SigAction::default()
+            },
+        );
         assert_eq!(process.action(SIGKILL).handler, SIG_DFL);
     }
 
@@ -276,7 +291,11 @@ mod tests {
 
     #[test]
     fn a_stack_holds_its_top_but_not_its_bottom() {
-        let stack = AltStack { base: 0x1000, size: 0x1000, flags: 0 };
+        let stack = AltStack {
+            base: 0x1000,
+            size: 0x1000,
+            flags: 0,
+        };
         assert!(stack.contains(0x2000) && !stack.contains(0x1000) && !stack.contains(0x2001));
     }
 }

@@ -1,4 +1,5 @@
 //! `futex(2)`, `futex_waitv(2)`: operations, flags and clocks. The waiting itself is `futex`'s.
+use alloc::vec::Vec;
 use errno::{Errno, Result};
 use machine::user;
 
@@ -20,7 +21,9 @@ pub(crate) fn timespec_ns(value: [i64; 2]) -> Result<u64> {
     if seconds < 0 || !(0..1_000_000_000).contains(&nanoseconds) {
         return Err(Errno::EINVAL);
     }
-    Ok((seconds as u64).saturating_mul(1_000_000_000).saturating_add(nanoseconds as u64))
+    Ok((seconds as u64)
+        .saturating_mul(1_000_000_000)
+        .saturating_add(nanoseconds as u64))
 }
 
 /// The monotonic time of an absolute one.
@@ -29,7 +32,11 @@ fn deadline(time: UserPtr<[i64; 2]>, realtime: bool) -> Result<Option<u64>> {
         return Ok(None);
     };
     let ns = timespec_ns(time)?;
-    Ok(Some(if realtime { ns.saturating_sub(machine::time::wall_offset_ns()) } else { ns }))
+    Ok(Some(if realtime {
+        ns.saturating_sub(machine::time::wall_offset_ns())
+    } else {
+        ns
+    }))
 }
 
 pub(super) fn sys_futex(
@@ -53,7 +60,13 @@ pub(super) fn sys_futex(
     let time = UserPtr::<[i64; 2]>::new(timeout);
     // Counts of waiters come in the place of the timeout.
     let count2 = timeout as u32 as usize;
-    let count = |value: u32| if (value as i32) < 0 { Err(Errno::EINVAL) } else { Ok(value as usize) };
+    let count = |value: u32| {
+        if (value as i32) < 0 {
+            Err(Errno::EINVAL)
+        } else {
+            Ok(value as usize)
+        }
+    };
     let is_alive = |tid| ctx.process.thread(tid).is_some();
     match command {
         0 => {
@@ -65,12 +78,20 @@ pub(super) fn sys_futex(
             let deadline_ns = deadline(time, realtime)?;
             wait(ctx, addr, value, value3, private, deadline_ns)
         }
-        1 => Ok(table.wake(Key::of(mm, addr, private)?, (value as i32).max(1) as usize, BITSET_ANY)),
+        1 => Ok(table.wake(
+            Key::of(mm, addr, private)?,
+            (value as i32).max(1) as usize,
+            BITSET_ANY,
+        )),
         10 => {
             if value3 == 0 {
                 return Err(Errno::EINVAL);
             }
-            Ok(table.wake(Key::of(mm, addr, private)?, (value as i32).max(1) as usize, value3))
+            Ok(table.wake(
+                Key::of(mm, addr, private)?,
+                (value as i32).max(1) as usize,
+                value3,
+            ))
         }
         3 | 4 => {
             let (wake, requeue) = (count(value)?, count(count2 as u32)?);
@@ -84,7 +105,8 @@ pub(super) fn sys_futex(
         5 => {
             let (from, to) = (Key::of(mm, addr, private)?, Key::of(mm, addr2, private)?);
             let operation = WakeOp::decode(value3)?;
-            let old = user::fetch_update_u32(addr2, |old| operation.apply(old)).map_err(|_| Errno::EFAULT)?;
+            let old = user::fetch_update_u32(addr2, |old| operation.apply(old))
+                .map_err(|_| Errno::EFAULT)?;
             let mut woken = table.wake(from, (value as i32).max(1) as usize, BITSET_ANY);
             if operation.holds(old) {
                 woken += table.wake(to, (count2 as i32).max(1) as usize, BITSET_ANY);
@@ -103,7 +125,14 @@ pub(super) fn sys_futex(
             Ok(0)
         }
         8 => {
-            table.lock_pi(Key::of(mm, addr, private)?, addr, ctx.thread.tid, true, None, is_alive)?;
+            table.lock_pi(
+                Key::of(mm, addr, private)?,
+                addr,
+                ctx.thread.tid,
+                true,
+                None,
+                is_alive,
+            )?;
             Ok(0)
         }
         // FUTEX_FD is gone from Linux; WAIT_REQUEUE_PI and CMP_REQUEUE_PI are not provided.
@@ -123,7 +152,11 @@ fn wait(
         return Err(Errno::EINVAL);
     }
     let key = Key::of(&ctx.process.mm, addr, private)?;
-    match ctx.process.futexes.wait(key, addr, value, bitset, deadline_ns) {
+    match ctx
+        .process
+        .futexes
+        .wait(key, addr, value, bitset, deadline_ns)
+    {
         Ok(()) => Ok(0),
         Err(WaitError::Changed) => Err(Errno::EAGAIN),
         Err(WaitError::Fault) => Err(Errno::EFAULT),
@@ -131,7 +164,13 @@ fn wait(
         Err(WaitError::Interrupted) => match deadline_ns {
             None => Err(Errno::ERESTARTSYS),
             Some(deadline_ns) => {
-                *ctx.thread.restart.lock() = Some(RestartBlock::FutexWait { addr, value, bitset, private, deadline_ns });
+                *ctx.thread.restart.lock() = Some(RestartBlock::FutexWait {
+                    addr,
+                    value,
+                    bitset,
+                    private,
+                    deadline_ns,
+                });
                 Err(Errno::ERESTART_RESTARTBLOCK)
             }
         },
@@ -139,7 +178,14 @@ fn wait(
 }
 
 /// Goes on with a wait that a signal without a handler interrupted.
-pub(super) fn restart(ctx: &Ctx<'_>, addr: usize, value: u32, bitset: u32, private: bool, deadline_ns: u64) -> Result<usize> {
+pub(super) fn restart(
+    ctx: &Ctx<'_>,
+    addr: usize,
+    value: u32,
+    bitset: u32,
+    private: bool,
+    deadline_ns: u64,
+) -> Result<usize> {
     wait(ctx, addr, value, bitset, private, Some(deadline_ns))
 }
 
@@ -159,7 +205,7 @@ pub(super) fn sys_futex_waitv(
         return Err(Errno::EINVAL);
     }
     let deadline_ns = deadline(timeout, clock == 0)?;
-    let mut words = alloc::vec::Vec::new();
+    let mut words = Vec::new();
     for n in 0..count as usize {
         let [value, addr, flags_and_reserved] = waiters.add(n).read()?;
         let flags = flags_and_reserved as u32;
@@ -169,10 +215,13 @@ pub(super) fn sys_futex_waitv(
         let key = Key::of(&ctx.process.mm, addr as usize, flags & PRIVATE != 0)?;
         words.push((key, addr as usize, value as u32));
     }
-    ctx.process.futexes.wait_many(&words, deadline_ns).map_err(|error| match error {
-        WaitError::Changed => Errno::EAGAIN,
-        WaitError::Fault => Errno::EFAULT,
-        WaitError::TimedOut => Errno::ETIMEDOUT,
-        WaitError::Interrupted => Errno::ERESTARTSYS,
-    })
+    ctx.process
+        .futexes
+        .wait_many(&words, deadline_ns)
+        .map_err(|error| match error {
+            WaitError::Changed => Errno::EAGAIN,
+            WaitError::Fault => Errno::EFAULT,
+            WaitError::TimedOut => Errno::ETIMEDOUT,
+            WaitError::Interrupted => Errno::ERESTARTSYS,
+        })
 }

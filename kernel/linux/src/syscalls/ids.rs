@@ -33,7 +33,11 @@ pub fn sys_getpgrp(_: &mut Ctx<'_>) -> Result<usize> {
 
 /// `getpgid(2)`.
 pub fn sys_getpgid(_: &mut Ctx<'_>, pid: i32) -> Result<usize> {
-    if is_self(pid) { Ok(PID as usize) } else { Err(Errno::ESRCH) }
+    if is_self(pid) {
+        Ok(PID as usize)
+    } else {
+        Err(Errno::ESRCH)
+    }
 }
 
 /// `setpgid(2)`: the process leads its group and session already, which may not change its group.
@@ -49,7 +53,11 @@ pub fn sys_setpgid(_: &mut Ctx<'_>, pid: i32, group: i32) -> Result<usize> {
 
 /// `getsid(2)`.
 pub fn sys_getsid(_: &mut Ctx<'_>, pid: i32) -> Result<usize> {
-    if is_self(pid) { Ok(PID as usize) } else { Err(Errno::ESRCH) }
+    if is_self(pid) {
+        Ok(PID as usize)
+    } else {
+        Err(Errno::ESRCH)
+    }
 }
 
 /// `setsid(2)`: a group leader cannot make a session.
@@ -95,7 +103,10 @@ const CAP_SETUID: u32 = 7;
 /// Sets real, effective and saved id; each must be one of the present three unless the caller may set any.
 fn set_ids(ids: &mut [u32; 4], wanted: [u32; 3], any: bool) -> Result<usize> {
     let known = [ids[0], ids[1], ids[2]];
-    if wanted.iter().any(|id| *id != KEEP && !any && !known.contains(id)) {
+    if wanted
+        .iter()
+        .any(|id| *id != KEEP && !any && !known.contains(id))
+    {
         return Err(Errno::EPERM);
     }
     for (id, wanted) in ids.iter_mut().zip(wanted) {
@@ -119,7 +130,10 @@ fn saved_after(ids: &[u32; 4], real: u32, effective: u32) -> u32 {
 }
 
 /// Changes user ids; a program that gives up root for good loses its capabilities (`capabilities(7)`).
-fn set_uids(ctx: &Ctx<'_>, wanted: impl FnOnce(&Credentials, bool) -> Result<[u32; 3]>) -> Result<usize> {
+fn set_uids(
+    ctx: &Ctx<'_>,
+    wanted: impl FnOnce(&Credentials, bool) -> Result<[u32; 3]>,
+) -> Result<usize> {
     let mut who = ctx.process.credentials.lock();
     let any = capable(&who, CAP_SETUID);
     let wanted = wanted(&who, any)?;
@@ -138,7 +152,10 @@ fn set_uids(ctx: &Ctx<'_>, wanted: impl FnOnce(&Credentials, bool) -> Result<[u3
     Ok(0)
 }
 
-fn set_gids(ctx: &Ctx<'_>, wanted: impl FnOnce(&Credentials, bool) -> Result<[u32; 3]>) -> Result<usize> {
+fn set_gids(
+    ctx: &Ctx<'_>,
+    wanted: impl FnOnce(&Credentials, bool) -> Result<[u32; 3]>,
+) -> Result<usize> {
     let mut who = ctx.process.credentials.lock();
     let any = capable(&who, CAP_SETGID);
     let wanted = wanted(&who, any)?;
@@ -166,12 +183,16 @@ pub fn sys_setgid(ctx: &mut Ctx<'_>, id: u32) -> Result<usize> {
 
 /// `setreuid(2)`.
 pub fn sys_setreuid(ctx: &mut Ctx<'_>, real: u32, effective: u32) -> Result<usize> {
-    set_uids(ctx, |who, _| Ok([real, effective, saved_after(&who.uid, real, effective)]))
+    set_uids(ctx, |who, _| {
+        Ok([real, effective, saved_after(&who.uid, real, effective)])
+    })
 }
 
 /// `setregid(2)`.
 pub fn sys_setregid(ctx: &mut Ctx<'_>, real: u32, effective: u32) -> Result<usize> {
-    set_gids(ctx, |who, _| Ok([real, effective, saved_after(&who.gid, real, effective)]))
+    set_gids(ctx, |who, _| {
+        Ok([real, effective, saved_after(&who.gid, real, effective)])
+    })
 }
 
 /// `setresuid(2)`.
@@ -192,13 +213,23 @@ fn write_three(ids: [u32; 4], to: [UserPtr<u32>; 3]) -> Result<usize> {
 }
 
 /// `getresuid(2)`.
-pub fn sys_getresuid(ctx: &mut Ctx<'_>, r: UserPtr<u32>, e: UserPtr<u32>, s: UserPtr<u32>) -> Result<usize> {
+pub fn sys_getresuid(
+    ctx: &mut Ctx<'_>,
+    r: UserPtr<u32>,
+    e: UserPtr<u32>,
+    s: UserPtr<u32>,
+) -> Result<usize> {
     let ids = ctx.process.credentials.lock().uid;
     write_three(ids, [r, e, s])
 }
 
 /// `getresgid(2)`.
-pub fn sys_getresgid(ctx: &mut Ctx<'_>, r: UserPtr<u32>, e: UserPtr<u32>, s: UserPtr<u32>) -> Result<usize> {
+pub fn sys_getresgid(
+    ctx: &mut Ctx<'_>,
+    r: UserPtr<u32>,
+    e: UserPtr<u32>,
+    s: UserPtr<u32>,
+) -> Result<usize> {
     let ids = ctx.process.credentials.lock().gid;
     write_three(ids, [r, e, s])
 }
@@ -258,12 +289,16 @@ pub fn sys_setgroups(ctx: &mut Ctx<'_>, size: usize, list: UserPtr<u32>) -> Resu
 }
 
 /// `_LINUX_CAPABILITY_VERSION_1` to `_3` and how many words of each set they have.
-const CAPABILITY_VERSIONS: [(u32, usize); 3] = [(0x1998_0330, 1), (0x2007_1026, 2), (0x2008_0522, 2)];
+const CAPABILITY_VERSIONS: [(u32, usize); 3] =
+    [(0x1998_0330, 1), (0x2007_1026, 2), (0x2008_0522, 2)];
 
 /// The words of a capability header, or an error after the preferred version was written into it.
 fn capability_words(header: UserPtr<[u32; 2]>) -> Result<(usize, i32)> {
     let [version, pid] = header.read()?;
-    match CAPABILITY_VERSIONS.iter().find(|(known, _)| *known == version) {
+    match CAPABILITY_VERSIONS
+        .iter()
+        .find(|(known, _)| *known == version)
+    {
         Some((_, words)) => Ok((*words, pid as i32)),
         None => {
             header.write(&[CAPABILITY_VERSIONS[2].0, pid])?;
@@ -273,7 +308,11 @@ fn capability_words(header: UserPtr<[u32; 2]>) -> Result<(usize, i32)> {
 }
 
 /// `capget(2)`.
-pub fn sys_capget(ctx: &mut Ctx<'_>, header: UserPtr<[u32; 2]>, data: UserPtr<[u32; 3]>) -> Result<usize> {
+pub fn sys_capget(
+    ctx: &mut Ctx<'_>,
+    header: UserPtr<[u32; 2]>,
+    data: UserPtr<[u32; 3]>,
+) -> Result<usize> {
     let (words, pid) = match capability_words(header) {
         // Without a place for the sets the call only asks for the version.
         Err(Errno::EINVAL) if data.is_null() => return Ok(0),
@@ -287,13 +326,18 @@ pub fn sys_capget(ctx: &mut Ctx<'_>, header: UserPtr<[u32; 2]>, data: UserPtr<[u
     }
     let caps = ctx.process.credentials.lock().caps;
     for word in 0..words {
-        data.add(word).write(&caps.map(|set| (set >> (32 * word)) as u32))?;
+        data.add(word)
+            .write(&caps.map(|set| (set >> (32 * word)) as u32))?;
     }
     Ok(0)
 }
 
 /// `capset(2)`: what is given up stays given up.
-pub fn sys_capset(ctx: &mut Ctx<'_>, header: UserPtr<[u32; 2]>, data: UserPtr<[u32; 3]>) -> Result<usize> {
+pub fn sys_capset(
+    ctx: &mut Ctx<'_>,
+    header: UserPtr<[u32; 2]>,
+    data: UserPtr<[u32; 3]>,
+) -> Result<usize> {
     let (words, pid) = capability_words(header)?;
     if !is_self(pid) && pid != ctx.thread.tid {
         return Err(Errno::EPERM);

@@ -72,13 +72,20 @@ pub(super) fn sys_mmap(
         vm |= VmFlags::LOCKED;
     }
     let (backing, max_prot) = if flags & MAP_ANONYMOUS != 0 {
-        let backing = if shared { shared_memory(bytes) } else { Backing::Anonymous };
+        let backing = if shared {
+            shared_memory(bytes)
+        } else {
+            Backing::Anonymous
+        };
         (backing, VmProt::all())
     } else {
         if flags & MAP_GROWSDOWN != 0 {
             return Err(Errno::EINVAL);
         }
-        if offset.checked_add(bytes as u64).is_none_or(|end| end > i64::MAX as u64) {
+        if offset
+            .checked_add(bytes as u64)
+            .is_none_or(|end| end > i64::MAX as u64)
+        {
             return Err(Errno::EOVERFLOW);
         }
         file_backing(ctx, fd, offset, bytes, shared, prot_of(prot))?
@@ -97,7 +104,8 @@ pub(super) fn sys_mmap(
         flags: vm,
         backing,
         name: VmName::None,
-        populate: vm.contains(VmFlags::LOCKED) || flags & MAP_POPULATE != 0 && flags & MAP_NONBLOCK == 0,
+        populate: vm.contains(VmFlags::LOCKED)
+            || flags & MAP_POPULATE != 0 && flags & MAP_NONBLOCK == 0,
     })
 }
 
@@ -151,7 +159,13 @@ pub(super) fn sys_mprotect(ctx: &mut Ctx<'_>, addr: usize, len: usize, prot: u32
 }
 
 /// `pkey_mprotect(2)`: without protection keys only the key -1, which means none, exists.
-pub(super) fn sys_pkey_mprotect(ctx: &mut Ctx<'_>, addr: usize, len: usize, prot: u32, key: i32) -> Result<usize> {
+pub(super) fn sys_pkey_mprotect(
+    ctx: &mut Ctx<'_>,
+    addr: usize,
+    len: usize,
+    prot: u32,
+    key: i32,
+) -> Result<usize> {
     if key != -1 {
         return Err(Errno::EINVAL);
     }
@@ -177,7 +191,9 @@ pub(super) fn sys_mremap(
     let may_move = flags & MREMAP_MAYMOVE != 0;
     let keep_old = flags & MREMAP_DONTUNMAP != 0;
     let fixed = flags & MREMAP_FIXED != 0;
-    if flags & !(MREMAP_MAYMOVE | MREMAP_FIXED | MREMAP_DONTUNMAP) != 0 || (fixed || keep_old) && !may_move {
+    if flags & !(MREMAP_MAYMOVE | MREMAP_FIXED | MREMAP_DONTUNMAP) != 0
+        || (fixed || keep_old) && !may_move
+    {
         return Err(Errno::EINVAL);
     }
     let how = match (may_move, fixed) {
@@ -188,7 +204,12 @@ pub(super) fn sys_mremap(
     ctx.process.mm.remap(old, old_len, new_len, how)
 }
 
-pub(super) fn sys_madvise(ctx: &mut Ctx<'_>, addr: usize, len: usize, advice: i32) -> Result<usize> {
+pub(super) fn sys_madvise(
+    ctx: &mut Ctx<'_>,
+    addr: usize,
+    len: usize,
+    advice: i32,
+) -> Result<usize> {
     let range = page_range(addr, len)?;
     let mm = &ctx.process.mm;
     let none = VmFlags::empty();
@@ -227,18 +248,27 @@ const MS_INVALIDATE: u32 = 2;
 const MS_SYNC: u32 = 4;
 
 pub(super) fn sys_msync(ctx: &mut Ctx<'_>, addr: usize, len: usize, flags: u32) -> Result<usize> {
-    if flags & !(MS_ASYNC | MS_INVALIDATE | MS_SYNC) != 0 || flags & MS_ASYNC != 0 && flags & MS_SYNC != 0 {
+    if flags & !(MS_ASYNC | MS_INVALIDATE | MS_SYNC) != 0
+        || flags & MS_ASYNC != 0 && flags & MS_SYNC != 0
+    {
         return Err(Errno::EINVAL);
     }
     if !addr.is_multiple_of(PAGE) {
         return Err(Errno::EINVAL);
     }
     let range = page_range(addr, len).map_err(|_| Errno::ENOMEM)?;
-    ctx.process.mm.sync(range, flags & MS_SYNC != 0, flags & MS_INVALIDATE != 0)?;
+    ctx.process
+        .mm
+        .sync(range, flags & MS_SYNC != 0, flags & MS_INVALIDATE != 0)?;
     Ok(0)
 }
 
-pub(super) fn sys_mincore(ctx: &mut Ctx<'_>, addr: usize, len: usize, vector: UserPtr<u8>) -> Result<usize> {
+pub(super) fn sys_mincore(
+    ctx: &mut Ctx<'_>,
+    addr: usize,
+    len: usize,
+    vector: UserPtr<u8>,
+) -> Result<usize> {
     if !addr.is_multiple_of(PAGE) {
         return Err(Errno::EINVAL);
     }
@@ -251,7 +281,10 @@ pub(super) fn sys_mincore(ctx: &mut Ctx<'_>, addr: usize, len: usize, vector: Us
 /// The pages that hold any byte of `addr` and `len`.
 fn enclosing(addr: usize, len: usize) -> Result<core::ops::Range<usize>> {
     let start = addr / PAGE * PAGE;
-    let end = addr.checked_add(len).and_then(|end| end.checked_next_multiple_of(PAGE)).ok_or(Errno::EINVAL)?;
+    let end = addr
+        .checked_add(len)
+        .and_then(|end| end.checked_next_multiple_of(PAGE))
+        .ok_or(Errno::EINVAL)?;
     page_range(start, end - start).map_err(|_| Errno::ENOMEM)
 }
 
@@ -272,7 +305,9 @@ pub(super) fn sys_mlock2(ctx: &mut Ctx<'_>, addr: usize, len: usize, flags: u32)
 }
 
 pub(super) fn sys_munlock(ctx: &mut Ctx<'_>, addr: usize, len: usize) -> Result<usize> {
-    ctx.process.mm.change_flags(enclosing(addr, len)?, VmFlags::empty(), VmFlags::LOCKED)?;
+    ctx.process
+        .mm
+        .change_flags(enclosing(addr, len)?, VmFlags::empty(), VmFlags::LOCKED)?;
     Ok(0)
 }
 
@@ -280,10 +315,13 @@ pub(super) fn sys_mlockall(ctx: &mut Ctx<'_>, flags: u32) -> Result<usize> {
     const MCL_CURRENT: u32 = 1;
     const MCL_FUTURE: u32 = 2;
     const MCL_ONFAULT: u32 = 4;
-    if flags == 0 || flags & !(MCL_CURRENT | MCL_FUTURE | MCL_ONFAULT) != 0 || flags == MCL_ONFAULT {
+    if flags == 0 || flags & !(MCL_CURRENT | MCL_FUTURE | MCL_ONFAULT) != 0 || flags == MCL_ONFAULT
+    {
         return Err(Errno::EINVAL);
     }
-    ctx.process.mm.set_locks_future(flags & MCL_FUTURE != 0 && flags & MCL_ONFAULT == 0);
+    ctx.process
+        .mm
+        .set_locks_future(flags & MCL_FUTURE != 0 && flags & MCL_ONFAULT == 0);
     if flags & MCL_CURRENT != 0 {
         ctx.process.mm.lock_all(true, flags & MCL_ONFAULT == 0);
     }

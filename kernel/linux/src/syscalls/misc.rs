@@ -1,4 +1,5 @@
 //! The rest: `uname`, `sysinfo`, `getrandom`, resource limits, `prctl`, `personality`, `syslog`, `reboot`.
+use alloc::string::String;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use errno::{Errno, Result};
@@ -34,11 +35,14 @@ pub fn sys_uname(_: &mut Ctx<'_>, buffer: UserPtr<u8>) -> Result<usize> {
 }
 
 /// A name that the program gives the machine.
-fn read_name(name: UserPtr<u8>, len: i32) -> Result<alloc::string::String> {
-    let len = usize::try_from(len).ok().filter(|len| *len <= uts::UTS_LEN).ok_or(Errno::EINVAL)?;
+fn read_name(name: UserPtr<u8>, len: i32) -> Result<String> {
+    let len = usize::try_from(len)
+        .ok()
+        .filter(|len| *len <= uts::UTS_LEN)
+        .ok_or(Errno::EINVAL)?;
     let mut bytes = [0; uts::UTS_LEN];
     name.read_bytes(&mut bytes[..len])?;
-    Ok(alloc::string::String::from_utf8_lossy(&bytes[..len]).into_owned())
+    Ok(String::from_utf8_lossy(&bytes[..len]).into_owned())
 }
 
 /// `sethostname(2)`.
@@ -79,7 +83,9 @@ const GRND_INSECURE: u32 = 4;
 
 /// `getrandom(2)`. The generator is ready before the program starts, so nothing blocks.
 pub fn sys_getrandom(_: &mut Ctx<'_>, buffer: usize, len: usize, flags: u32) -> Result<usize> {
-    if flags & !GRND_ALL != 0 || flags & (GRND_RANDOM | GRND_INSECURE) == GRND_RANDOM | GRND_INSECURE {
+    if flags & !GRND_ALL != 0
+        || flags & (GRND_RANDOM | GRND_INSECURE) == GRND_RANDOM | GRND_INSECURE
+    {
         return Err(Errno::EINVAL);
     }
     let mut to = UserSlice::new(buffer, len.min(i32::MAX as usize))?;
@@ -179,7 +185,14 @@ fn set(switch: &AtomicU64, value: usize, most: usize) -> Result<usize> {
 }
 
 /// `prctl(2)`: what a single process can mean; the rest is `EINVAL`, as on a Linux built without it.
-pub fn sys_prctl(ctx: &mut Ctx<'_>, option: i32, a: usize, b: usize, c: usize, d: usize) -> Result<usize> {
+pub fn sys_prctl(
+    ctx: &mut Ctx<'_>,
+    option: i32,
+    a: usize,
+    b: usize,
+    c: usize,
+    d: usize,
+) -> Result<usize> {
     let thread = ctx.thread;
     match option {
         // PR_SET_PDEATHSIG, PR_GET_PDEATHSIG
@@ -187,11 +200,14 @@ pub fn sys_prctl(ctx: &mut Ctx<'_>, option: i32, a: usize, b: usize, c: usize, d
             if a > NSIG as usize {
                 return Err(Errno::EINVAL);
             }
-            thread.parent_death_signal.store(a as u64, Ordering::Relaxed);
+            thread
+                .parent_death_signal
+                .store(a as u64, Ordering::Relaxed);
             Ok(0)
         }
         2 => {
-            UserPtr::<i32>::new(a).write(&(thread.parent_death_signal.load(Ordering::Relaxed) as i32))?;
+            UserPtr::<i32>::new(a)
+                .write(&(thread.parent_death_signal.load(Ordering::Relaxed) as i32))?;
             Ok(0)
         }
         // PR_GET_DUMPABLE, PR_SET_DUMPABLE
@@ -230,7 +246,9 @@ pub fn sys_prctl(ctx: &mut Ctx<'_>, option: i32, a: usize, b: usize, c: usize, d
         }
         // PR_SET_TIMERSLACK, PR_GET_TIMERSLACK: ours is none, whatever is allowed.
         29 => {
-            thread.timer_slack_ns.store(if a == 0 { 50_000 } else { a as u64 }, Ordering::Relaxed);
+            thread
+                .timer_slack_ns
+                .store(if a == 0 { 50_000 } else { a as u64 }, Ordering::Relaxed);
             Ok(0)
         }
         30 => Ok(thread.timer_slack_ns.load(Ordering::Relaxed) as usize),
@@ -267,7 +285,13 @@ pub fn sys_personality(_: &mut Ctx<'_>, persona: u32) -> Result<usize> {
 }
 
 /// `reboot(2)`: its magic numbers, and what it can do here.
-pub fn sys_reboot(ctx: &mut Ctx<'_>, magic: u32, magic2: u32, command: u32, _arg: usize) -> Result<usize> {
+pub fn sys_reboot(
+    ctx: &mut Ctx<'_>,
+    magic: u32,
+    magic2: u32,
+    command: u32,
+    _arg: usize,
+) -> Result<usize> {
     const MAGIC: u32 = 0xfee1_dead;
     const MAGICS: [u32; 4] = [672_274_793, 85_072_278, 369_367_448, 537_993_216];
     const CMD_RESTART: u32 = 0x0123_4567;

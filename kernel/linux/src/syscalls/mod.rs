@@ -3,14 +3,21 @@
 //! Which number means which call stands in [`table`]; what a call does stands in its family.
 pub mod table;
 
+mod futex;
 mod ids;
 mod memory;
 mod misc;
+mod rseq;
 mod schedule;
 mod signals;
 mod threads;
+mod timers;
 mod times;
 
+pub use rseq::RSEQ_FEATURE_SIZE;
+pub(crate) use rseq::{abort_rseq, update_rseq};
+
+use alloc::string::String;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use errno::{Errno, Result};
@@ -67,15 +74,16 @@ fn next<T: FromArg>(registers: &mut impl Iterator<Item = u64>) -> T {
 ///
 /// A restart code stays in `rax`, negative, until signal delivery resolves it (`signal::deliver`).
 pub fn dispatch(ctx: &mut Ctx<'_>) {
-    let (number, args) = ctx.user.syscall_args();
+    let number = ctx.user.syscall_number() as u64;
+    let args = ctx.user.syscall_args().map(|arg| arg as u64);
     ctx.thread.enter_syscall(number, &args);
     let result = table::call(ctx, number, args);
     if TRACE.load(Ordering::Relaxed) {
         trace(ctx, number, &args, &result);
     }
     let value = match result {
-        Ok(value) => value as u64,
-        Err(errno) => (-i64::from(errno.raw())) as u64,
+        Ok(value) => value as isize,
+        Err(errno) => -(errno.raw() as isize),
     };
     // `rt_sigreturn` restores every register, `rax` too; it asks not to be overwritten.
     if ctx.thread.take_keep_registers() {
@@ -93,7 +101,7 @@ fn unknown(number: u64) -> Result<usize> {
 
 fn trace(ctx: &Ctx<'_>, number: u64, args: &[u64; 6], result: &Result<usize>) {
     use core::fmt::Write;
-    let mut line = alloc::string::String::new();
+    let mut line = String::new();
     match u32::try_from(number).ok().and_then(table::info) {
         Some(info) => {
             let _ = write!(line, "{}(", info.name);
@@ -115,16 +123,18 @@ fn trace(ctx: &Ctx<'_>, number: u64, args: &[u64; 6], result: &Result<usize>) {
     }
 }
 
-fn show(line: &mut alloc::string::String, kind: ArgKind, value: u64) -> core::fmt::Result {
+fn show(line: &mut String, kind: ArgKind, value: u64) -> core::fmt::Result {
     use core::fmt::Write;
     match kind {
         ArgKind::Int | ArgKind::Fd | ArgKind::Signal => write!(line, "{}", value as i32),
         ArgKind::Uint | ArgKind::Size => write!(line, "{value}"),
         ArgKind::Hex | ArgKind::Ptr => write!(line, "{value:#x}"),
         ArgKind::Mode => write!(line, "{:#o}", value as u32),
-        ArgKind::Path => match crate::uaccess::UserPtr::new(value as usize).read_cstr(200, Errno::E2BIG) {
-            Ok(text) => write!(line, "\"{}\"", text.escape_ascii()),
-            Err(_) => write!(line, "{value:#x}"),
-        },
+        ArgKind::Path => {
+            match crate::uaccess::UserPtr::new(value as usize).read_cstr(200, Errno::E2BIG) {
+                Ok(text) => write!(line, "\"{}\"", text.escape_ascii()),
+                Err(_) => write!(line, "{value:#x}"),
+            }
+        }
     }
 }

@@ -21,7 +21,13 @@ const MM_CID: usize = 24;
 /// "Not registered" in `cpu_id`.
 const UNINITIALIZED: u32 = u32::MAX;
 
-pub(super) fn sys_rseq(ctx: &mut Ctx<'_>, addr: usize, len: u32, flags: u32, signature: u32) -> Result<usize> {
+pub(super) fn sys_rseq(
+    ctx: &mut Ctx<'_>,
+    addr: usize,
+    len: u32,
+    flags: u32,
+    signature: u32,
+) -> Result<usize> {
     let mut slot = ctx.thread.rseq.lock();
     if flags & FLAG_UNREGISTER != 0 {
         if flags != FLAG_UNREGISTER {
@@ -34,7 +40,12 @@ pub(super) fn sys_rseq(ctx: &mut Ctx<'_>, addr: usize, len: u32, flags: u32, sig
             Some(_) => *slot = None,
         }
         drop(slot);
-        for (field, value) in [(CPU_ID_START, 0), (CPU_ID, UNINITIALIZED), (NODE_ID, 0), (MM_CID, 0)] {
+        for (field, value) in [
+            (CPU_ID_START, 0),
+            (CPU_ID, UNINITIALIZED),
+            (NODE_ID, 0),
+            (MM_CID, 0),
+        ] {
             user::write_u32(addr + field, value).map_err(|_| Errno::EFAULT)?;
         }
         return Ok(0);
@@ -52,13 +63,18 @@ pub(super) fn sys_rseq(ctx: &mut Ctx<'_>, addr: usize, len: u32, flags: u32, sig
     if len < MIN_SIZE || !addr.is_multiple_of(32) {
         return Err(Errno::EINVAL);
     }
-    if addr.checked_add(len as usize).is_none_or(|end| end > USER_END) {
+    if addr
+        .checked_add(len as usize)
+        .is_none_or(|end| end > USER_END)
+    {
         return Err(Errno::EFAULT);
     }
     drop(slot);
     user::write_u64(addr + RSEQ_CS, 0).map_err(|_| Errno::EFAULT)?;
     *ctx.thread.rseq.lock() = Some((addr, len, signature));
-    ctx.thread.rseq_cpu.store(u32::MAX, core::sync::atomic::Ordering::Relaxed);
+    ctx.thread
+        .rseq_cpu
+        .store(u32::MAX, core::sync::atomic::Ordering::Relaxed);
     Ok(0)
 }
 
@@ -69,12 +85,22 @@ pub(crate) fn update_rseq(ctx: &mut Ctx<'_>) {
     };
     loop {
         let cpu = machine::cpu::id() as u32;
-        if ctx.thread.rseq_cpu.swap(cpu, core::sync::atomic::Ordering::Relaxed) == cpu {
+        if ctx
+            .thread
+            .rseq_cpu
+            .swap(cpu, core::sync::atomic::Ordering::Relaxed)
+            == cpu
+        {
             return;
         }
-        let written = [(CPU_ID_START, cpu), (CPU_ID, cpu), (NODE_ID, 0), (MM_CID, cpu)]
-            .into_iter()
-            .all(|(field, value)| user::write_u32(addr + field, value).is_ok());
+        let written = [
+            (CPU_ID_START, cpu),
+            (CPU_ID, cpu),
+            (NODE_ID, 0),
+            (MM_CID, cpu),
+        ]
+        .into_iter()
+        .all(|(field, value)| user::write_u32(addr + field, value).is_ok());
         if !written {
             *ctx.thread.rseq.lock() = None;
             return send::force(ctx.process, ctx.thread, SigInfo::kernel(SIGSEGV));
@@ -103,7 +129,10 @@ fn abort(ctx: &mut Ctx<'_>, addr: usize, signature: u32) -> Option<()> {
     let word = |at: usize| user::read_u64(descriptor.checked_add(at)?).ok();
     let version_and_flags = word(0)?;
     let (start, length, handler) = (word(8)?, word(16)?, word(24)?);
-    if version_and_flags & 0xffff_ffff != 0 || start.checked_add(length)? > USER_END as u64 || handler >= USER_END as u64 {
+    if version_and_flags & 0xffff_ffff != 0
+        || start.checked_add(length)? > USER_END as u64
+        || handler >= USER_END as u64
+    {
         return None;
     }
     let rip = ctx.user.regs.rip;

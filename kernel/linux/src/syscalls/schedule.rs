@@ -2,6 +2,7 @@
 //!
 //! There is one class, the fair one; the real-time policies are refused with `EPERM`, as to a program without the right.
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
 
 use errno::{Errno, Result};
@@ -39,18 +40,30 @@ fn all_cpus() -> u64 {
 }
 
 /// `sched_getaffinity(2)`: answers how many bytes it wrote.
-pub fn sys_sched_getaffinity(ctx: &mut Ctx<'_>, tid: i32, len: usize, mask: UserPtr<u64>) -> Result<usize> {
+pub fn sys_sched_getaffinity(
+    ctx: &mut Ctx<'_>,
+    tid: i32,
+    len: usize,
+    mask: UserPtr<u64>,
+) -> Result<usize> {
     if len < 8 || len % 8 != 0 {
         return Err(Errno::EINVAL);
     }
     let thread = target(ctx, tid)?;
-    let allowed = thread.sched().map_or(CpuSet::ALL, |thread| thread.affinity());
+    let allowed = thread
+        .sched()
+        .map_or(CpuSet::ALL, |thread| thread.affinity());
     mask.write(&(allowed.0 & all_cpus()))?;
     Ok(8)
 }
 
 /// `sched_setaffinity(2)`.
-pub fn sys_sched_setaffinity(ctx: &mut Ctx<'_>, tid: i32, len: usize, mask: UserPtr<u8>) -> Result<usize> {
+pub fn sys_sched_setaffinity(
+    ctx: &mut Ctx<'_>,
+    tid: i32,
+    len: usize,
+    mask: UserPtr<u8>,
+) -> Result<usize> {
     let mut bytes = [0; 8];
     mask.read_bytes(&mut bytes[..len.min(8)])?;
     let thread = target(ctx, tid)?;
@@ -67,7 +80,12 @@ pub fn sys_sched_setaffinity(ctx: &mut Ctx<'_>, tid: i32, len: usize, mask: User
 }
 
 /// `getcpu(2)`.
-pub fn sys_getcpu(_: &mut Ctx<'_>, cpu: UserPtr<u32>, node: UserPtr<u32>, _cache: usize) -> Result<usize> {
+pub fn sys_getcpu(
+    _: &mut Ctx<'_>,
+    cpu: UserPtr<u32>,
+    node: UserPtr<u32>,
+    _cache: usize,
+) -> Result<usize> {
     cpu.write_opt(&(machine::cpu::id() as u32))?;
     node.write_opt(&0)?;
     Ok(0)
@@ -85,7 +103,12 @@ fn check_policy(policy: i32, priority: i32) -> Result<usize> {
 }
 
 /// `sched_setscheduler(2)`.
-pub fn sys_sched_setscheduler(ctx: &mut Ctx<'_>, tid: i32, policy: i32, param: UserPtr<i32>) -> Result<usize> {
+pub fn sys_sched_setscheduler(
+    ctx: &mut Ctx<'_>,
+    tid: i32,
+    policy: i32,
+    param: UserPtr<i32>,
+) -> Result<usize> {
     if policy < 0 || param.is_null() {
         return Err(Errno::EINVAL);
     }
@@ -139,7 +162,11 @@ pub fn sys_sched_get_priority_min(_: &mut Ctx<'_>, policy: i32) -> Result<usize>
 }
 
 /// `sched_rr_get_interval(2)`: how long a thread runs while others wait.
-pub fn sys_sched_rr_get_interval(ctx: &mut Ctx<'_>, tid: i32, interval: UserPtr<[i64; 2]>) -> Result<usize> {
+pub fn sys_sched_rr_get_interval(
+    ctx: &mut Ctx<'_>,
+    tid: i32,
+    interval: UserPtr<[i64; 2]>,
+) -> Result<usize> {
     target(ctx, tid)?;
     interval.write(&[0, 4_000_000])?;
     Ok(0)
@@ -149,7 +176,13 @@ pub fn sys_sched_rr_get_interval(ctx: &mut Ctx<'_>, tid: i32, interval: UserPtr<
 const SCHED_ATTR_SIZE: usize = 48;
 
 /// `sched_getattr(2)`.
-pub fn sys_sched_getattr(ctx: &mut Ctx<'_>, tid: i32, attr: UserPtr<u8>, size: u32, flags: u32) -> Result<usize> {
+pub fn sys_sched_getattr(
+    ctx: &mut Ctx<'_>,
+    tid: i32,
+    attr: UserPtr<u8>,
+    size: u32,
+    flags: u32,
+) -> Result<usize> {
     if flags != 0 || (size as usize) < SCHED_ATTR_SIZE || attr.is_null() {
         return Err(Errno::EINVAL);
     }
@@ -163,13 +196,19 @@ pub fn sys_sched_getattr(ctx: &mut Ctx<'_>, tid: i32, attr: UserPtr<u8>, size: u
 }
 
 /// `sched_setattr(2)`.
-pub fn sys_sched_setattr(ctx: &mut Ctx<'_>, tid: i32, attr: UserPtr<u8>, flags: u32) -> Result<usize> {
+pub fn sys_sched_setattr(
+    ctx: &mut Ctx<'_>,
+    tid: i32,
+    attr: UserPtr<u8>,
+    flags: u32,
+) -> Result<usize> {
     if flags != 0 || attr.is_null() {
         return Err(Errno::EINVAL);
     }
     let mut bytes = [0; SCHED_ATTR_SIZE];
     attr.read_bytes(&mut bytes)?;
-    let word = |at: usize| i32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
+    let word =
+        |at: usize| i32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
     let thread = target(ctx, tid)?;
     check_policy(word(4), word(20))?;
     if let Some(thread) = thread.sched() {
@@ -179,12 +218,18 @@ pub fn sys_sched_setattr(ctx: &mut Ctx<'_>, tid: i32, attr: UserPtr<u8>, flags: 
 }
 
 /// The threads that `getpriority(2)` and `setpriority(2)` mean: one, or all of the process, group or user.
-fn prioritised(ctx: &Ctx<'_>, which: i32, who: i32) -> Result<alloc::vec::Vec<Arc<LinuxThread>>> {
+fn prioritised(ctx: &Ctx<'_>, which: i32, who: i32) -> Result<Vec<Arc<LinuxThread>>> {
     match (which, who) {
         (0, 0) => Ok(alloc::vec![ctx.thread.clone()]),
-        (0, tid) => ctx.process.thread(tid).map(|thread| alloc::vec![thread]).ok_or(Errno::ESRCH),
+        (0, tid) => ctx
+            .process
+            .thread(tid)
+            .map(|thread| alloc::vec![thread])
+            .ok_or(Errno::ESRCH),
         (1, 0 | PID) => Ok(ctx.process.threads()),
-        (2, uid) if uid == 0 || uid as u32 == ctx.process.credentials.lock().uid[0] => Ok(ctx.process.threads()),
+        (2, uid) if uid == 0 || uid as u32 == ctx.process.credentials.lock().uid[0] => {
+            Ok(ctx.process.threads())
+        }
         (1 | 2, _) => Err(Errno::ESRCH),
         _ => Err(Errno::EINVAL),
     }
@@ -193,7 +238,11 @@ fn prioritised(ctx: &Ctx<'_>, which: i32, who: i32) -> Result<alloc::vec::Vec<Ar
 /// `getpriority(2)`: the raw call answers 20 less the nice value, so that it is never negative.
 pub fn sys_getpriority(ctx: &mut Ctx<'_>, which: i32, who: i32) -> Result<usize> {
     let threads = prioritised(ctx, which, who)?;
-    let nice = threads.iter().filter_map(|thread| thread.sched()).map(|thread| thread.nice()).min();
+    let nice = threads
+        .iter()
+        .filter_map(|thread| thread.sched())
+        .map(|thread| thread.nice())
+        .min();
     Ok((20 - nice.unwrap_or(0)) as usize)
 }
 
@@ -229,11 +278,14 @@ pub fn sys_membarrier(ctx: &mut Ctx<'_>, command: i32, flags: u32, _cpu: i32) ->
             | MEMBARRIER_GLOBAL_EXPEDITED
             | MEMBARRIER_REGISTER_GLOBAL_EXPEDITED
             | MEMBARRIER_PRIVATE_EXPEDITED
-            | MEMBARRIER_REGISTER_PRIVATE_EXPEDITED) as usize),
+            | MEMBARRIER_REGISTER_PRIVATE_EXPEDITED)
+            as usize),
         MEMBARRIER_QUERY => Ok(0),
         _ if !alone => Err(Errno::EINVAL),
         MEMBARRIER_REGISTER_GLOBAL_EXPEDITED | MEMBARRIER_REGISTER_PRIVATE_EXPEDITED => {
-            ctx.process.membarrier.fetch_or(command as u64, Ordering::SeqCst);
+            ctx.process
+                .membarrier
+                .fetch_or(command as u64, Ordering::SeqCst);
             Ok(0)
         }
         MEMBARRIER_GLOBAL | MEMBARRIER_GLOBAL_EXPEDITED => {

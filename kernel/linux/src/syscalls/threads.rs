@@ -98,7 +98,19 @@ pub(super) fn sys_clone3(ctx: &mut Ctx<'_>, args: UserPtr<u64>, size: usize) -> 
             return Err(Errno::E2BIG);
         }
     }
-    let [flags, _pidfd, child_tid, parent_tid, exit_signal, stack, stack_size, tls, set_tid, set_tid_size, cgroup] = fields;
+    let [
+        flags,
+        _pidfd,
+        child_tid,
+        parent_tid,
+        exit_signal,
+        stack,
+        stack_size,
+        tls,
+        set_tid,
+        set_tid_size,
+        cgroup,
+    ] = fields;
     if flags & (CSIGNAL | CLONE_DETACHED) != 0 || (stack == 0) != (stack_size == 0) || cgroup != 0 {
         return Err(Errno::EINVAL);
     }
@@ -106,9 +118,18 @@ pub(super) fn sys_clone3(ctx: &mut Ctx<'_>, args: UserPtr<u64>, size: usize) -> 
         return Err(Errno::EINVAL);
     }
     if set_tid_size != 0 || set_tid != 0 {
-        return Err(if set_tid_size > 32 || (set_tid == 0) != (set_tid_size == 0) { Errno::EINVAL } else { Errno::EPERM });
+        return Err(
+            if set_tid_size > 32 || (set_tid == 0) != (set_tid_size == 0) {
+                Errno::EINVAL
+            } else {
+                Errno::EPERM
+            },
+        );
     }
-    let top = stack.checked_add(stack_size).filter(|top| *top <= USER_END as u64).ok_or(Errno::EINVAL)?;
+    let top = stack
+        .checked_add(stack_size)
+        .filter(|top| *top <= USER_END as u64)
+        .ok_or(Errno::EINVAL)?;
     clone(
         ctx,
         &Request {
@@ -123,12 +144,16 @@ pub(super) fn sys_clone3(ctx: &mut Ctx<'_>, args: UserPtr<u64>, size: usize) -> 
 
 fn clone(ctx: &mut Ctx<'_>, request: &Request) -> Result<usize> {
     let flags = request.flags;
-    if flags & CLONE_SIGHAND != 0 && flags & CLONE_VM == 0 || flags & CLONE_THREAD != 0 && flags & CLONE_SIGHAND == 0 {
+    if flags & CLONE_SIGHAND != 0 && flags & CLONE_VM == 0
+        || flags & CLONE_THREAD != 0 && flags & CLONE_SIGHAND == 0
+    {
         return Err(Errno::EINVAL);
     }
     if flags & CLONE_THREAD == 0 {
         // One process is all there is: no fork, no vfork, no new process that shares memory.
-        log::info!("the program asked for a second process (clone flags {flags:#x}); there is only one");
+        log::info!(
+            "the program asked for a second process (clone flags {flags:#x}); there is only one"
+        );
         return Err(Errno::ENOSYS);
     }
     if flags & CLONE_PIDFD != 0 {
@@ -144,9 +169,15 @@ fn clone(ctx: &mut Ctx<'_>, request: &Request) -> Result<usize> {
         child.signals.set_altstack(parent.signals.altstack());
     } else {
         // A thread that shares memory starts without its creator's alternate stack.
-        child.signals.set_altstack(AltStack { flags: SS_DISABLE, ..AltStack::DISABLED });
+        child.signals.set_altstack(AltStack {
+            flags: SS_DISABLE,
+            ..AltStack::DISABLED
+        });
     }
-    child.timer_slack_ns.store(parent.timer_slack_ns.load(Ordering::Relaxed), Ordering::Relaxed);
+    child.timer_slack_ns.store(
+        parent.timer_slack_ns.load(Ordering::Relaxed),
+        Ordering::Relaxed,
+    );
     let mut registers = ctx.user.duplicate();
     registers.set_return(0);
     if request.stack != 0 {
@@ -165,7 +196,9 @@ fn clone(ctx: &mut Ctx<'_>, request: &Request) -> Result<usize> {
         // Linux does this in the child and forgets an error; memory is shared, so it can be done here.
         let _ = user::write_u32(request.child_tid, tid as u32);
     }
-    let (affinity, nice) = parent.sched().map_or((sched::CpuSet::ALL, 0), |me| (me.affinity(), me.nice()));
+    let (affinity, nice) = parent
+        .sched()
+        .map_or((sched::CpuSet::ALL, 0), |me| (me.affinity(), me.nice()));
     let options = sched::SpawnOptions {
         name: parent.comm_text(),
         affinity,
@@ -182,7 +215,12 @@ pub(super) fn sys_fork(_ctx: &mut Ctx<'_>) -> Result<usize> {
 }
 
 /// `execve(2)`, `execveat(2)`: the program is the machine's only one and cannot be replaced.
-pub(super) fn sys_execve(_ctx: &mut Ctx<'_>, _path: usize, _argv: usize, _envp: usize) -> Result<usize> {
+pub(super) fn sys_execve(
+    _ctx: &mut Ctx<'_>,
+    _path: usize,
+    _argv: usize,
+    _envp: usize,
+) -> Result<usize> {
     Err(Errno::ENOSYS)
 }
 
@@ -196,10 +234,6 @@ pub(super) fn sys_exit(ctx: &mut Ctx<'_>, status: i32) -> Result<usize> {
 
 pub(super) fn sys_exit_group(ctx: &mut Ctx<'_>, status: i32) -> Result<usize> {
     ctx.process.exit(ExitStatus::Code(status as u8))
-}
-
-pub(super) fn sys_gettid(ctx: &mut Ctx<'_>) -> Result<usize> {
-    Ok(ctx.thread.tid as usize)
 }
 
 pub(super) fn sys_set_tid_address(ctx: &mut Ctx<'_>, addr: usize) -> Result<usize> {
@@ -231,7 +265,13 @@ pub(super) fn sys_get_robust_list(
 }
 
 /// The only process has no children to wait for (`wait4(2)`, `waitid(2)`).
-pub(super) fn sys_wait4(_ctx: &mut Ctx<'_>, _pid: i32, _status: usize, options: u32, _usage: usize) -> Result<usize> {
+pub(super) fn sys_wait4(
+    _ctx: &mut Ctx<'_>,
+    _pid: i32,
+    _status: usize,
+    options: u32,
+    _usage: usize,
+) -> Result<usize> {
     const KNOWN: u32 = 1 | 2 | 8 | 0x2000_0000 | 0x4000_0000 | 0x8000_0000;
     if options & !KNOWN != 0 {
         return Err(Errno::EINVAL);
@@ -239,7 +279,13 @@ pub(super) fn sys_wait4(_ctx: &mut Ctx<'_>, _pid: i32, _status: usize, options: 
     Err(Errno::ECHILD)
 }
 
-pub(super) fn sys_waitid(_ctx: &mut Ctx<'_>, kind: i32, _id: i32, _info: usize, options: u32) -> Result<usize> {
+pub(super) fn sys_waitid(
+    _ctx: &mut Ctx<'_>,
+    kind: i32,
+    _id: i32,
+    _info: usize,
+    options: u32,
+) -> Result<usize> {
     const WAIT: u32 = 2 | 4 | 8;
     const KNOWN: u32 = WAIT | 1 | 0x0100_0000 | 0x2000_0000 | 0x4000_0000 | 0x8000_0000;
     if !(0..=3).contains(&kind) || options & WAIT == 0 || options & !KNOWN != 0 {
@@ -258,8 +304,12 @@ pub(super) fn sys_arch_prctl(ctx: &mut Ctx<'_>, code: i32, addr: usize) -> Resul
     match code {
         ARCH_SET_FS => set(ctx.user.set_fs_base(addr)),
         ARCH_SET_GS => set(ctx.user.set_gs_base(addr)),
-        ARCH_GET_FS => UserPtr::new(addr).write(&(ctx.user.fs_base() as u64)).map(|()| 0),
-        ARCH_GET_GS => UserPtr::new(addr).write(&(ctx.user.gs_base() as u64)).map(|()| 0),
+        ARCH_GET_FS => UserPtr::new(addr)
+            .write(&(ctx.user.fs_base() as u64))
+            .map(|()| 0),
+        ARCH_GET_GS => UserPtr::new(addr)
+            .write(&(ctx.user.gs_base() as u64))
+            .map(|()| 0),
         // CPUID faulting, CET, LAM, permission for large states: not provided.
         _ => Err(Errno::EINVAL),
     }

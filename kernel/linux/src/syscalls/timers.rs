@@ -28,7 +28,9 @@ fn itimerval((value, interval): (u64, u64)) -> [i64; 4] {
 /// `getitimer(2)`.
 pub fn sys_getitimer(ctx: &mut Ctx<'_>, which: i32, current: UserPtr<[i64; 4]>) -> Result<usize> {
     let kind = Kind::from_number(which).ok_or(Errno::EINVAL)?;
-    current.write(&itimerval(ctx.process.timers.interval(kind).get(ctx.process)))?;
+    current.write(&itimerval(
+        ctx.process.timers.interval(kind).get(ctx.process),
+    ))?;
     Ok(0)
 }
 
@@ -42,7 +44,11 @@ pub fn sys_setitimer(
     let [a, b, c, d] = new.read_opt()?.unwrap_or_default();
     let kind = Kind::from_number(which).ok_or(Errno::EINVAL)?;
     let (interval, value) = (from_timeval([a, b])?, from_timeval([c, d])?);
-    let before = ctx.process.timers.interval(kind).set(ctx.process, value, interval);
+    let before = ctx
+        .process
+        .timers
+        .interval(kind)
+        .set(ctx.process, value, interval);
     old.write_opt(&itimerval(before))?;
     Ok(0)
 }
@@ -69,7 +75,13 @@ pub fn sys_timer_create(
         None => (Notify::Process(SIGALRM), None),
         Some(event) => {
             let (signo, kind) = (event[1] as i32, (event[1] >> 32) as i32);
-            let signal = || if (1..=NSIG).contains(&signo) { Ok(signo) } else { Err(Errno::EINVAL) };
+            let signal = || {
+                if (1..=NSIG).contains(&signo) {
+                    Ok(signo)
+                } else {
+                    Err(Errno::EINVAL)
+                }
+            };
             let notify = match kind {
                 SIGEV_NONE => Notify::Nobody,
                 SIGEV_SIGNAL | SIGEV_THREAD => Notify::Process(signal()?),

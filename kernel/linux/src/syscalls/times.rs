@@ -1,4 +1,5 @@
 //! Clocks and sleeping: `clock_*`, `gettimeofday`, `time`, `nanosleep`, `adjtimex`, `times`, `getrusage`.
+use alloc::vec::Vec;
 use errno::{Errno, Result};
 use machine::time;
 use sched::Woken;
@@ -23,7 +24,11 @@ pub fn sys_clock_gettime(ctx: &mut Ctx<'_>, id: i32, time: UserPtr<[i64; 2]>) ->
 }
 
 /// `clock_getres(2)`.
-pub fn sys_clock_getres(ctx: &mut Ctx<'_>, id: i32, resolution: UserPtr<[i64; 2]>) -> Result<usize> {
+pub fn sys_clock_getres(
+    ctx: &mut Ctx<'_>,
+    id: i32,
+    resolution: UserPtr<[i64; 2]>,
+) -> Result<usize> {
     Clock::from_id(id, ctx.process, ctx.thread)?;
     let ns = if matches!(id, 5 | 6) { COARSE_NS } else { 1 };
     resolution.write_opt(&to_timespec(ns))?;
@@ -41,7 +46,11 @@ pub fn sys_clock_settime(ctx: &mut Ctx<'_>, id: i32, time: UserPtr<[i64; 2]>) ->
 }
 
 /// `settimeofday(2)`. A time zone is refused, as the kernel has none.
-pub fn sys_settimeofday(_: &mut Ctx<'_>, time: UserPtr<[i64; 2]>, zone: UserPtr<[i32; 2]>) -> Result<usize> {
+pub fn sys_settimeofday(
+    _: &mut Ctx<'_>,
+    time: UserPtr<[i64; 2]>,
+    zone: UserPtr<[i32; 2]>,
+) -> Result<usize> {
     if zone.read_opt()?.is_some_and(|zone| zone != [0, 0]) {
         return Err(Errno::EINVAL);
     }
@@ -57,12 +66,15 @@ fn set_wall(ns: u64) -> Result<usize> {
         return Err(Errno::EINVAL);
     }
     time::set_wall(ns);
-    crate::files::timerfd::clock_was_set();
     Ok(0)
 }
 
 /// `gettimeofday(2)`.
-pub fn sys_gettimeofday(_: &mut Ctx<'_>, now: UserPtr<[i64; 2]>, zone: UserPtr<[i32; 2]>) -> Result<usize> {
+pub fn sys_gettimeofday(
+    _: &mut Ctx<'_>,
+    now: UserPtr<[i64; 2]>,
+    zone: UserPtr<[i32; 2]>,
+) -> Result<usize> {
     now.write_opt(&to_timeval(time::wall_ns()))?;
     zone.write_opt(&[0, 0])?;
     Ok(0)
@@ -76,7 +88,11 @@ pub fn sys_time(_: &mut Ctx<'_>, now: UserPtr<i64>) -> Result<usize> {
 }
 
 /// `nanosleep(2)`.
-pub fn sys_nanosleep(ctx: &mut Ctx<'_>, wanted: UserPtr<[i64; 2]>, rest: UserPtr<[i64; 2]>) -> Result<usize> {
+pub fn sys_nanosleep(
+    ctx: &mut Ctx<'_>,
+    wanted: UserPtr<[i64; 2]>,
+    rest: UserPtr<[i64; 2]>,
+) -> Result<usize> {
     let ns = from_timespec(wanted.read()?)?;
     sleep(ctx, time::now_ns().saturating_add(ns), rest.addr())
 }
@@ -106,7 +122,11 @@ pub fn sys_clock_nanosleep(
     if !absolute && !clock.is_cpu_time() {
         return sleep(ctx, time::now_ns().saturating_add(ns), rest.addr());
     }
-    let target = if absolute { ns } else { clock.now_ns(ctx.process).saturating_add(ns) };
+    let target = if absolute {
+        ns
+    } else {
+        clock.now_ns(ctx.process).saturating_add(ns)
+    };
     // The real-time clock may be set and CPU time may stand still meanwhile: look again after each sleep.
     while clock.now_ns(ctx.process) < target {
         match sched::sleep_until_ns(clock.earliest_ns(target, ctx.process)) {
@@ -128,7 +148,10 @@ pub(super) fn sleep(ctx: &mut Ctx<'_>, deadline_ns: u64, remaining: usize) -> Re
                 return Ok(0);
             }
             UserPtr::<[i64; 2]>::new(remaining).write_opt(&to_timespec(left))?;
-            *ctx.thread.restart.lock() = Some(RestartBlock::Sleep { deadline_ns, remaining });
+            *ctx.thread.restart.lock() = Some(RestartBlock::Sleep {
+                deadline_ns,
+                remaining,
+            });
             Err(Errno::ERESTART_RESTARTBLOCK)
         }
     }
@@ -153,7 +176,11 @@ pub fn sys_adjtimex(_: &mut Ctx<'_>, timex: UserPtr<[u8; TIMEX_SIZE]>) -> Result
 }
 
 /// `clock_adjtime(2)`.
-pub fn sys_clock_adjtime(ctx: &mut Ctx<'_>, id: i32, timex: UserPtr<[u8; TIMEX_SIZE]>) -> Result<usize> {
+pub fn sys_clock_adjtime(
+    ctx: &mut Ctx<'_>,
+    id: i32,
+    timex: UserPtr<[u8; TIMEX_SIZE]>,
+) -> Result<usize> {
     Clock::from_id(id, ctx.process, ctx.thread)?;
     if id != 0 {
         return Err(Errno::EOPNOTSUPP);
@@ -219,7 +246,7 @@ pub fn sys_getrusage(ctx: &mut Ctx<'_>, who: i32, usage: UserPtr<[i64; 18]>) -> 
             (user, system, ctx.process.threads())
         }
         // There are no children.
-        -1 => (0, 0, alloc::vec::Vec::new()),
+        -1 => (0, 0, Vec::new()),
         1 => {
             let thread = ctx.thread.sched();
             let times = thread.map_or((0, 0), |thread| (thread.user_ns(), thread.system_ns()));

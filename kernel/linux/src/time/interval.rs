@@ -70,7 +70,14 @@ pub struct IntervalTimer {
 impl IntervalTimer {
     /// A timer that is off.
     pub const fn new(kind: Kind) -> Self {
-        IntervalTimer { kind, setting: SpinLock::new(Setting { next_ns: 0, interval_ns: 0 }), timer: Once::new() }
+        IntervalTimer {
+            kind,
+            setting: SpinLock::new(Setting {
+                next_ns: 0,
+                interval_ns: 0,
+            }),
+            timer: Once::new(),
+        }
     }
 
     /// Nanoseconds until it expires (0: off), and its interval.
@@ -80,14 +87,27 @@ impl IntervalTimer {
             return (0, setting.interval_ns);
         }
         // A timer that is due and has not been served yet is still on.
-        (setting.next_ns.saturating_sub(self.kind.now_ns(process)).max(1000), setting.interval_ns)
+        (
+            setting
+                .next_ns
+                .saturating_sub(self.kind.now_ns(process))
+                .max(1000),
+            setting.interval_ns,
+        )
     }
 
     /// Makes it expire `value_ns` from now (0: turns it off) and then each `interval_ns`; returns what was.
     pub fn set(&self, process: &Process, value_ns: u64, interval_ns: u64) -> (u64, u64) {
         let before = self.get(process);
-        let next_ns = if value_ns == 0 { 0 } else { self.kind.now_ns(process).saturating_add(value_ns) };
-        *self.setting.lock() = Setting { next_ns, interval_ns };
+        let next_ns = if value_ns == 0 {
+            0
+        } else {
+            self.kind.now_ns(process).saturating_add(value_ns)
+        };
+        *self.setting.lock() = Setting {
+            next_ns,
+            interval_ns,
+        };
         self.arm(process);
         before
     }
@@ -102,9 +122,15 @@ impl IntervalTimer {
         }
         let left = next_ns.saturating_sub(self.kind.now_ns(process));
         // CPU time runs at most as fast as all CPUs together; then it is worth looking again.
-        let left = if self.kind == Kind::Real { left } else { left / machine::cpu::count().max(1) as u64 };
+        let left = if self.kind == Kind::Real {
+            left
+        } else {
+            left / machine::cpu::count().max(1) as u64
+        };
         let kind = self.kind;
-        let timer = self.timer.call_once(|| Timer::new(Box::new(move || expired(kind))));
+        let timer = self
+            .timer
+            .call_once(|| Timer::new(Box::new(move || expired(kind))));
         let least = if self.kind == Kind::Real { 0 } else { 100_000 };
         timer.arm(machine::time::now_ns().saturating_add(left.max(least)));
     }
@@ -117,7 +143,10 @@ impl IntervalTimer {
         if due {
             setting.next_ns = match setting.interval_ns {
                 0 => 0,
-                interval => setting.next_ns.saturating_add(interval).max(now.saturating_add(LEAST_INTERVAL_NS)),
+                interval => setting
+                    .next_ns
+                    .saturating_add(interval)
+                    .max(now.saturating_add(LEAST_INTERVAL_NS)),
             };
         }
         drop(setting);

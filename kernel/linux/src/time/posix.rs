@@ -73,14 +73,25 @@ impl PosixTimer {
 
     /// Sets it to expire at `value_ns` of its clock, or that long from now unless `absolute` (0: off), and then each
     /// `interval_ns`. Returns what was.
-    pub fn set(self: &Arc<Self>, process: &Process, absolute: bool, value_ns: u64, interval_ns: u64) -> (u64, u64) {
+    pub fn set(
+        self: &Arc<Self>,
+        process: &Process,
+        absolute: bool,
+        value_ns: u64,
+        interval_ns: u64,
+    ) -> (u64, u64) {
         let before = self.get(process);
         let next_ns = match (value_ns, absolute) {
             (0, _) => 0,
             (value, true) => value,
             (value, false) => self.clock.now_ns(process).saturating_add(value),
         };
-        *self.state.lock() = State { next_ns, interval_ns, signalled: false, overrun: 0 };
+        *self.state.lock() = State {
+            next_ns,
+            interval_ns,
+            signalled: false,
+            overrun: 0,
+        };
         self.arm(process);
         before
     }
@@ -92,7 +103,8 @@ impl PosixTimer {
 
     fn arm(self: &Arc<Self>, process: &Process) {
         let state = *self.state.lock();
-        let waits = state.next_ns != 0 && !state.signalled && !matches!(self.notify, Notify::Nobody);
+        let waits =
+            state.next_ns != 0 && !state.signalled && !matches!(self.notify, Notify::Nobody);
         if !waits {
             if let Some(timer) = self.timer.get() {
                 timer.cancel();
@@ -127,7 +139,11 @@ impl PosixTimer {
                 signo,
                 errno: 0,
                 code: code::SI_TIMER,
-                fields: SigFields::Timer { id: self.id, overrun: 0, value: self.value },
+                fields: SigFields::Timer {
+                    id: self.id,
+                    overrun: 0,
+                    value: self.value,
+                },
             };
             let sent = match &self.notify {
                 Notify::Nobody => Ok(()),
@@ -150,7 +166,9 @@ impl PosixTimer {
     fn is_ignored(&self, process: &Process) -> bool {
         match self.notify {
             Notify::Nobody => false,
-            Notify::Process(signo) | Notify::Thread(signo, _) => send::is_ignored(&process.signals.action(signo), signo),
+            Notify::Process(signo) | Notify::Thread(signo, _) => {
+                send::is_ignored(&process.signals.action(signo), signo)
+            }
         }
     }
 
@@ -165,7 +183,9 @@ impl PosixTimer {
         } else {
             let missed = now.saturating_sub(state.next_ns) / state.interval_ns;
             state.overrun = i32::try_from(missed).unwrap_or(i32::MAX);
-            state.next_ns = state.next_ns.saturating_add((missed + 1).saturating_mul(state.interval_ns));
+            state.next_ns = state
+                .next_ns
+                .saturating_add((missed + 1).saturating_mul(state.interval_ns));
         }
         let overrun = state.overrun;
         drop(state);
@@ -213,10 +233,19 @@ impl Timers {
         if timers.len() >= MAX_TIMERS {
             return Err(Errno::EAGAIN);
         }
-        let id = (0..).find(|id| !timers.contains_key(id)).ok_or(Errno::EAGAIN)?;
+        let id = (0..)
+            .find(|id| !timers.contains_key(id))
+            .ok_or(Errno::EAGAIN)?;
         // `si_value` without a sigevent is the id, as timer_create(2) says.
         let value = value.unwrap_or(id as u64);
-        let timer = PosixTimer { id, clock, notify, value, state: SpinLock::default(), timer: Once::new() };
+        let timer = PosixTimer {
+            id,
+            clock,
+            notify,
+            value,
+            state: SpinLock::default(),
+            timer: Once::new(),
+        };
         timers.insert(id, Arc::new(timer));
         Ok(id)
     }
