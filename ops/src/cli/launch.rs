@@ -23,7 +23,7 @@ const MEMORY: &str = "2G";
 const QMP_PORTS: std::ops::Range<u16> = 40_000..50_000;
 
 /// Checks all that can be checked before an image is built: so a slow build is not followed by a quick error.
-pub fn check(config: &Config) -> Result<()> {
+pub fn check(home: &Home, config: &Config) -> Result<()> {
     support::check(config)?;
     let run = config.run();
     Machine::parse(run.machine.as_deref().unwrap_or("microvm"))?;
@@ -31,7 +31,16 @@ pub fn check(config: &Config) -> Result<()> {
     cpus(config)?;
     ports::check_free(&forwards(config)?)?;
     find_qemu()?;
+    if config.kernel.is_some() || run.kernel.is_some() {
+        kernel_file(home, config)?;
+    }
     Ok(())
+}
+
+fn kernel_file(home: &Home, config: &Config) -> Result<PathBuf> {
+    let run = config.run();
+    let given = config.kernel.as_ref().or(run.kernel.as_ref());
+    kernel::file(home, given.map(Path::new))
 }
 
 /// Boots an image in the foreground. `patch` goes over the manifest on its disk.
@@ -51,13 +60,12 @@ pub fn boot(home: &Home, config: &Config, image: &Path, patch: Option<Value>) ->
     if run_config.vga == Some(true) && machine != Machine::Q35 {
         bail!("RunConfig.Vga needs --machine q35");
     }
-    let given = config.kernel.as_ref().or(run_config.kernel.as_ref());
     let settings = Settings {
         machine,
         accel: acceleration(config, debug),
         memory: memory(config)?,
         cpus: cpus(config)?,
-        kernel: kernel::file(home, given.map(Path::new))?,
+        kernel: kernel_file(home, config)?,
         image: std::path::absolute(image)?,
         patch,
         nics: nics(config)?,

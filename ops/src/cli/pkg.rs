@@ -282,7 +282,7 @@ impl LoadCommand {
         self.build.apply(&mut given)?;
         self.run.apply(&mut given)?;
         // Before the package is made, which can take long; its own manifest adds no ports.
-        launch::check(&given)?;
+        launch::check(home, &given)?;
         let store = Store::new(home);
         let folder = if self.local {
             store.local(&self.package)?
@@ -291,7 +291,7 @@ impl LoadCommand {
             store.get(&Name::parse(&self.package)?, again)?
         };
         let config = merged(&read_manifest(&folder)?, &given);
-        launch::check(&config)?;
+        launch::check(home, &config)?;
         let program =
             collect::package_program(&folder, config.program.as_deref().unwrap_or_default())?;
         let (name, path) = image_of(home, &config, &program)?;

@@ -46,7 +46,7 @@ impl RunCommand {
         if self.qmp {
             config.run_mut().qmp = Some(true);
         }
-        launch::check(&config)?;
+        launch::check(&home, &config)?;
         if self.run.skipbuild {
             let (name, _) = image_of(&home, &config, &self.elf)?;
             let image = store::existing(&home, &name)?;

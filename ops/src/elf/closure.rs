@@ -209,10 +209,10 @@ impl Search<'_> {
             looked.extend(dirs.iter().map(|d| d.host.clone()));
             self.in_dirs(name, dirs)
         };
-        if by.elf.runpath.is_empty() {
-            if let Some(found) = among(rpath) {
-                return Ok(found);
-            }
+        if by.elf.runpath.is_empty()
+            && let Some(found) = among(rpath)
+        {
+            return Ok(found);
         }
         // The guest's loader has no LD_LIBRARY_PATH: what came from it is put where it looks by itself.
         let environment: Vec<Dir> = self

@@ -130,7 +130,7 @@ fn parse(file: File) -> Result<Elf> {
             out.interpreter = Some(String::from_utf8_lossy(path).into_owned());
         }
         for entry in segment.dynamic(endian, data)?.unwrap_or_default() {
-            let tag = i64::from(entry.d_tag(endian).0);
+            let tag = entry.d_tag(endian).0;
             if tag == 0 {
                 break;
             }

@@ -6,7 +6,7 @@ use std::ffi::OsStr;
 use std::fs::File;
 use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use ext4::{
@@ -94,7 +94,7 @@ impl<D: BlockDevice> Writer<'_, D> {
         self.times(ino, tree.node(id).attributes)
     }
 
-    fn entry(&mut self, folder: Ino, name: &OsStr, id: Id, path: &PathBuf) -> Result<()> {
+    fn entry(&mut self, folder: Ino, name: &OsStr, id: Id, path: &Path) -> Result<()> {
         let name = name.as_bytes();
         let node = self.tree.node(id);
         if let Some(&ino) = self.done.get(&id) {

@@ -30,7 +30,7 @@ pub fn compile(sysroot: &Path, program: &str, folders: &[PathBuf]) -> Result<boo
         .arg("--library-path")
         .arg(sysroot.join("usr/lib/x86_64-linux-gnu"))
         .arg(&interpreter)
-        .args(["-P", "-S", "-m", "compileall", "-q", "-j", "1"])
+        .args(["-B", "-P", "-S", "-m", "compileall", "-f", "-q", "-j", "1"])
         .args(["--invalidation-mode", "unchecked-hash", "-s"])
         .arg(&strip)
         .args(["-p", "/"])

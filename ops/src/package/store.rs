@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 use super::apt::{Apt, Deb, hex};
 use super::name::{Name, compare_versions, nearest};
 use super::recipe::{self, ALWAYS_DROPPED, NAMESPACE, Recipe};
-use super::unpack::Target;
+use super::unpack::{Target, set_mtime};
 use super::{bytecode, deb};
 use crate::config::{self, Config};
 use crate::home::{Home, make_dir};
@@ -366,6 +366,9 @@ fn fill(
         serde_json::to_string_pretty(&sources)? + "\n",
     )?;
     fs::write(folder.join("README.md"), readme(recipe, version, debs))?;
+    for name in ["package.manifest", SOURCES, "README.md", ""] {
+        set_mtime(&folder.join(name), epoch)?;
+    }
     Ok(())
 }
 
