@@ -10,6 +10,7 @@
 extern crate alloc;
 
 pub mod ctx;
+pub mod descriptors;
 pub mod exec;
 pub mod futex;
 pub mod limits;
@@ -17,8 +18,11 @@ pub mod mm;
 pub mod process;
 mod run;
 pub mod signal;
+mod start;
 pub mod syscalls;
 pub mod thread;
 pub mod time;
 pub mod uaccess;
 pub mod uts;
+
+pub use start::{StartOptions, start};

@@ -99,6 +99,12 @@ pub struct Process {
     pub image: Once<Image>,
     /// User and group ids.
     pub credentials: SpinLock<Credentials>,
+    /// All that is mounted.
+    pub namespace: Arc<fs::Namespace>,
+    /// Descriptors.
+    pub files: crate::descriptors::FileTable,
+    /// Root, working directory, umask.
+    pub fs: crate::descriptors::FsContext,
     threads: SpinLock<BTreeMap<i32, Arc<LinuxThread>>>,
     next_tid: SpinLock<i32>,
     exiting: AtomicBool,
@@ -132,7 +138,11 @@ pub(crate) fn install(process: Process) -> Result<&'static Process> {
 
 impl Process {
     /// A process without threads.
-    pub(crate) fn new(mm: AddressSpace, exit: fn(ExitStatus) -> !) -> Self {
+    pub(crate) fn new(
+        mm: AddressSpace,
+        namespace: Arc<fs::Namespace>,
+        exit: fn(ExitStatus) -> !,
+    ) -> Self {
         Process {
             mm,
             signals: ProcessSignals::new(),
@@ -141,6 +151,9 @@ impl Process {
             timers: Timers::new(),
             image: Once::new(),
             credentials: SpinLock::new(Credentials::default()),
+            files: crate::descriptors::FileTable::new(),
+            fs: crate::descriptors::FsContext::new(namespace.clone()),
+            namespace,
             threads: SpinLock::new(BTreeMap::new()),
             next_tid: SpinLock::new(PID),
             exiting: AtomicBool::new(false),

@@ -24,9 +24,22 @@ pub(crate) fn start(
     user: UserContext,
     options: sched::SpawnOptions,
 ) -> Result<()> {
+    start_with(process, thread, options, move || Some(user))
+}
+
+/// Starts `thread` with the registers that `prepare` answers, called on the new thread in the program's address space;
+/// with none the thread ends at once.
+///
+/// # Errors
+/// As [`start`].
+pub(crate) fn start_with(
+    process: &'static Process,
+    thread: Arc<LinuxThread>,
+    options: sched::SpawnOptions,
+    prepare: impl FnOnce() -> Option<UserContext> + Send + 'static,
+) -> Result<()> {
     process.add_thread(thread.clone());
     let tid = thread.tid;
-    let mut user = Box::new(user);
     let body = {
         let thread = thread.clone();
         move || {
@@ -35,7 +48,9 @@ pub(crate) fn start(
             // A fresh thread has nothing attached yet, so this cannot fail.
             let _ = me.set_ext(thread.clone());
             process.mm.activate();
-            live(process, &thread, &mut user);
+            if let Some(user) = prepare() {
+                live(process, &thread, &mut Box::new(user));
+            }
             end(process, &thread);
         }
     };

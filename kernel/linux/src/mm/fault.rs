@@ -147,9 +147,14 @@ impl AddressSpace {
         let _install = self.install_lock(page).lock();
         match self.table.map(page, frame.clone(), hardware(prot)) {
             Ok(()) => {}
-            Err(MapError::Occupied) => self.upgrade(vma, page, access, frame, prot)?,
+            Err(MapError::Occupied) => self.upgrade(vma, page, access, frame.clone(), prot)?,
             Err(MapError::OutOfMemory) => return Err(FaultError::OutOfMemory),
             Err(MapError::BadAddress) => return Err(FaultError::NoMapping),
+        }
+        if !pager.holds(index, &frame) {
+            // It was cut off meanwhile: what is there now is asked again.
+            self.drop_pages(page..page + PAGE);
+            return Ok(Step::Done);
         }
         drop(_install);
         if !writing && pager.is_file() && !vma.flags.contains(VmFlags::RANDOM) {

@@ -9,6 +9,7 @@
 //! while `areas` is held for reading; whoever holds `areas` for writing is alone.
 pub mod advice;
 pub mod fault;
+pub mod file;
 pub mod layout;
 pub mod map;
 pub mod pager;
@@ -116,10 +117,25 @@ impl AddressSpace {
         }
     }
 
-    /// Takes pages of a file that was cut short out of the program's view, the program's private
-    /// copies too: the next access is a `SIGBUS`.
-    pub fn truncated(&self, id: usize, pages: Range<u64>) {
-        self.each_view(id, pages, |_, range| self.drop_pages(range));
+    /// Takes pages of an object that are gone out of the program's view: the next access asks the object
+    /// again. The program's private copies stay, unless the object was `cut` short: then they go too, and
+    /// the next access is a `SIGBUS`.
+    pub fn forget_pages(&self, id: usize, pages: Range<u64>, cut: bool) {
+        self.each_view(id, pages, |vma, range| {
+            if cut || !vma.is_private() {
+                return self.drop_pages(range);
+            }
+            for page in range.step_by(PAGE) {
+                // A private copy was written to when it was made.
+                if self
+                    .table
+                    .get(page)
+                    .is_some_and(|now| !now.dirty && !now.prot.write)
+                {
+                    self.drop_pages(page..page + PAGE);
+                }
+            }
+        });
     }
 
     /// Makes the next store to each page tell the object again (`mark_dirty`): called before the

@@ -33,6 +33,12 @@ pub trait Pager: Send + Sync {
     /// Page `index` if it is there at once.
     fn cached(&self, index: u64) -> Option<Frame>;
 
+    /// Whether `frame` still is page `index`: asked after mapping it, since the object may have been
+    /// cut short in between.
+    fn holds(&self, _index: u64, _frame: &Frame) -> bool {
+        true
+    }
+
     /// Says that the program is about to write to page `index`.
     ///
     /// # Errors

@@ -1,4 +1,5 @@
 //! The address space on the hosted page table: mapping, faults, copy-on-write, moves.
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering as O};
 
 use errno::Result;
@@ -35,8 +36,8 @@ struct Fake {
 }
 
 impl Fake {
-    fn new() -> alloc::sync::Arc<Fake> {
-        alloc::sync::Arc::new(Fake {
+    fn new() -> Arc<Fake> {
+        Arc::new(Fake {
             pages: SharedMemory::new(4),
             dirtied: AtomicUsize::new(0),
             reads: AtomicUsize::new(0),
@@ -166,7 +167,9 @@ fn private_file_pages_are_copied_and_shared_ones_marked() {
     assert!(!mm.table.get(shared).unwrap().prot.write);
     poke(&mm, shared, 56);
     assert!(file.dirtied.load(O::SeqCst) > before);
-    mm.truncated(file.id(), 1..u64::MAX);
+    mm.forget_pages(file.id(), 1..2, false);
+    assert!(mm.table.get(shared).is_none() && mm.table.get(private).is_some());
+    mm.forget_pages(file.id(), 1..u64::MAX, true);
     assert!(mm.table.get(shared).is_none() && mm.table.get(private).is_none());
 }
 
@@ -279,7 +282,12 @@ fn a_stack_grows_to_its_limit_and_keeps_its_distance() {
 fn remapping_moves_pages_and_grows_in_place() {
     let mm = space();
     mm.map(anonymous(PAGE)).unwrap();
-    let at = mm.map(MapRequest { prot: VmProt::READ | VmProt::WRITE | VmProt::EXEC, ..anonymous(4 * PAGE) }).unwrap();
+    let at = mm
+        .map(MapRequest {
+            prot: VmProt::READ | VmProt::WRITE | VmProt::EXEC,
+            ..anonymous(4 * PAGE)
+        })
+        .unwrap();
     poke(&mm, at, 3);
     poke(&mm, at + 3 * PAGE, 4);
     assert_eq!(mm.remap(at, 4 * PAGE, 2 * PAGE, Remap::InPlace), Ok(at));

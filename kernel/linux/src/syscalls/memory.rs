@@ -5,6 +5,7 @@ use errno::{Errno, Result};
 
 use crate::ctx::Ctx;
 use crate::limits::{RLIM_INFINITY, Resource};
+use crate::mm::file;
 use crate::mm::map::{MapRequest, Placement, Remap, page_len, page_range};
 use crate::mm::pager::{Pager, SharedMemory};
 use crate::mm::vma::{Backing, PAGE, VmFlags, VmName, VmProt};
@@ -88,7 +89,13 @@ pub(super) fn sys_mmap(
         {
             return Err(Errno::EOVERFLOW);
         }
-        file_backing(ctx, fd, offset, bytes, shared, prot_of(prot))?
+        file::backing(
+            &ctx.process.files.get(fd)?,
+            offset,
+            bytes,
+            shared,
+            prot_of(prot),
+        )?
     };
     let placement = match flags {
         _ if flags & MAP_FIXED_NOREPLACE != 0 => Placement::FixedNoReplace(addr),
@@ -112,19 +119,6 @@ pub(super) fn sys_mmap(
 fn shared_memory(bytes: usize) -> Backing {
     let pager: Arc<dyn Pager> = Arc::new(SharedMemory::new((bytes / PAGE) as u64));
     Backing::Object { pager, offset: 0 }
-}
-
-/// What a mapping of the descriptor shows, and the rights it may ever have.
-fn file_backing(
-    ctx: &Ctx<'_>,
-    fd: i32,
-    offset: u64,
-    bytes: usize,
-    shared: bool,
-    prot: VmProt,
-) -> Result<(Backing, VmProt)> {
-    let _ = (ctx, fd, offset, bytes, shared, prot);
-    Err(Errno::ENODEV)
 }
 
 /// Refuses to lock more than `RLIMIT_MEMLOCK`; a program with `CAP_IPC_LOCK`, as here, has no limit.
