@@ -1,5 +1,5 @@
 //! The `drivers` room of the kernel: PCI, the virtio transport and its devices, the serial port, the real-time clock
-//! and ACPI power events. What is found at boot comes out of [`probe`].
+//! and ACPI power events. What is found at boot comes out of [`probe()`].
 //!
 //! Upwards it shows traits ([`block::BlockDevice`], [`nic::Nic`], [`entropy::Entropy`]) and takes callbacks; it knows
 //! nothing of files, protocols or programs. Downwards it uses `machine`'s safe registers, DMA memory and interrupts.
@@ -16,8 +16,14 @@ mod error;
 #[cfg(test)]
 mod fuzz;
 pub mod nic;
+pub mod partition;
 pub mod pci;
+pub mod power;
+mod probe;
 pub mod random;
+pub mod rtc;
+pub mod uart;
 pub mod virtio;
 
 pub use error::IoError;
+pub use probe::{Devices, Note, probe};

@@ -29,9 +29,15 @@ impl fmt::Display for PartitionError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             PartitionError::Table(error) => error.fmt(f),
-            PartitionError::Io(error) => write!(f, "the partition table could not be read: {error}"),
+            PartitionError::Io(error) => {
+                write!(f, "the partition table could not be read: {error}")
+            }
             PartitionError::BeyondDisk(number) => {
-                write!(f, "partition {} ends beyond the disk: was the image cut short?", number + 1)
+                write!(
+                    f,
+                    "partition {} ends beyond the disk: was the image cut short?",
+                    number + 1
+                )
             }
         }
     }
@@ -287,7 +293,10 @@ mod tests {
             assert!(gpt(&device(vec![0; sectors * SECTOR_SIZE])).is_err());
         }
         let cut = disk()[..100 * SECTOR_SIZE].to_vec();
-        assert_eq!(gpt(&device(cut)).unwrap_err(), PartitionError::BeyondDisk(1));
+        assert_eq!(
+            gpt(&device(cut)).unwrap_err(),
+            PartitionError::BeyondDisk(1)
+        );
     }
 
     #[test]

@@ -31,7 +31,7 @@ pub fn parse(table: &[u8]) -> Vec<Ecam> {
                 last_bus: u8_at(entry, 11)?,
             };
             let sane = ecam.base != 0
-                && ecam.base % (1 << 20) == 0
+                && ecam.base.is_multiple_of(1 << 20)
                 && ecam.base < 1 << 52
                 && ecam.first_bus <= ecam.last_bus;
             sane.then_some(ecam)

@@ -7,6 +7,8 @@ use alloc::{boxed::Box, string::String, vec::Vec};
 
 use machine::mem::{Frame, PAGE_SIZE};
 
+pub use crate::partition::{Partition, PartitionError, gpt};
+
 use crate::IoError;
 
 /// Bytes in a sector, the unit of every address here, whatever the device's own block size is.
@@ -265,7 +267,7 @@ pub fn check_request(
                 }
                 bytes += u64::from(segment.len);
             }
-            if bytes % SECTOR_SIZE as u64 != 0 {
+            if !bytes.is_multiple_of(SECTOR_SIZE as u64) {
                 return Err(IoError::Invalid);
             }
             let sectors = bytes / SECTOR_SIZE as u64;
@@ -314,7 +316,7 @@ fn in_pieces(
 }
 
 fn check_length(len: usize) -> Outcome {
-    if len % SECTOR_SIZE == 0 {
+    if len.is_multiple_of(SECTOR_SIZE) {
         Ok(())
     } else {
         Err(IoError::Invalid)

@@ -76,6 +76,7 @@ pub trait Nic: Send + Sync {
     /// # Errors
     /// The packet, when the queue is full; the transmit handler runs when there is room again. A packet that the card
     /// cannot ever send (too many pieces, an offload it does not have) is dropped and counted in [`NicStats::tx_dropped`].
+    #[expect(clippy::result_large_err, reason = "the packet goes back to its owner")]
     fn transmit(&self, queue: usize, packet: TxPacket) -> Result<(), TxPacket>;
 
     /// Queues packets from the front as long as they fit, tells the device once, and returns how many it took.

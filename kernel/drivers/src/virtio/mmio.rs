@@ -70,7 +70,7 @@ impl Slot {
             size: scaled(size)?,
             gsi: u32::try_from(number(gsi)?).ok()?,
         };
-        let sane = slot.base % 4 == 0
+        let sane = slot.base.is_multiple_of(4)
             && (reg::CONFIG as u64..=1 << 20).contains(&slot.size)
             && slot
                 .base
@@ -155,7 +155,7 @@ impl MmioTransport {
             return Ok(None);
         }
         Ok(Some(MmioTransport {
-            registers: registers,
+            registers,
             slot,
             device_type,
             config_len: len - reg::CONFIG,

@@ -4,15 +4,17 @@
 //! (features agreed, queues being made) and [`setup::Running`]. Nothing here trusts what a device writes further than
 //! that it may deliver wrong data: indexes and lengths from it are checked before use.
 
-//blk
+pub mod blk;
 #[cfg(test)]
+pub(crate) mod fake;
 pub mod mmio;
-//net
+pub mod net;
 pub mod pci;
 pub mod queue;
-//rng
+#[cfg(test)]
+mod queue_tests;
+pub mod rng;
 pub mod setup;
-#[expect(dead_code, reason = "the devices that use it come next")]
 mod slots;
 pub mod transport;
 

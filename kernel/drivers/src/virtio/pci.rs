@@ -342,7 +342,7 @@ impl Transport for PciTransport {
         let offset = self.common.read16(common::QUEUE_NOTIFY_OFFSET);
         let at = u64::from(offset) * u64::from(self.notify_multiplier);
         let at = usize::try_from(at).map_err(|_| SetupError::BadLayout)?;
-        if at % 2 != 0 || at.checked_add(2).is_none_or(|end| end > self.notify.len()) {
+        if !at.is_multiple_of(2) || at.checked_add(2).is_none_or(|end| end > self.notify.len()) {
             return Err(SetupError::BadLayout);
         }
         Ok(Notifier::Register16(self.notify.clone(), at, queue))

@@ -100,7 +100,10 @@ impl Device {
         if kick {
             self.notifier.notify();
         }
-        let len = self.shared.done.wait(|| self.shared.state.lock().ended.take())?;
+        let len = self
+            .shared
+            .done
+            .wait(|| self.shared.state.lock().ended.take())?;
         let room = self.shared.state.lock().under_way.take();
         let data = room.and_then(DmaIn::into_box).ok_or(IoError::Gone)?;
         let len = (len as usize).min(data.len()).min(bytes.len());

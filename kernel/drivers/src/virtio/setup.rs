@@ -120,7 +120,10 @@ impl Negotiated {
     /// # Errors
     /// [`SetupError::NoInterrupt`].
     pub fn start(self, handlers: Handlers) -> Result<Running, SetupError> {
-        self.transport.connect(&self.queues, handlers)?;
+        if let Err(error) = self.transport.connect(&self.queues, handlers) {
+            self.transport.set_status(0);
+            return Err(error);
+        }
         self.transport.set_status(
             status::ACKNOWLEDGE | status::DRIVER | status::FEATURES_OK | status::DRIVER_OK,
         );

@@ -93,9 +93,9 @@ pub trait Transport: Send + Sync {
 /// Reads `bytes.len()` bytes of registers from `at` on, each naturally aligned piece in one access.
 pub(super) fn read_in_pieces(registers: &Mmio, mut at: usize, mut bytes: &mut [u8]) {
     while !bytes.is_empty() {
-        let piece = if at % 4 == 0 && bytes.len() >= 4 {
+        let piece = if at.is_multiple_of(4) && bytes.len() >= 4 {
             4
-        } else if at % 2 == 0 && bytes.len() >= 2 {
+        } else if at.is_multiple_of(2) && bytes.len() >= 2 {
             2
         } else {
             1

@@ -73,8 +73,7 @@ impl Config {
             max_segment_len: word(feature::SIZE_MAX, 8, u32::MAX)?,
             max_discard_sectors: word(feature::DISCARD, 36, 0)?,
             max_zeroes_sectors: word(feature::WRITE_ZEROES, 48, 0)?,
-            zeroes_may_unmap: device.has(feature::WRITE_ZEROES)
-                && device.config::<1>(56)?[0] != 0,
+            zeroes_may_unmap: device.has(feature::WRITE_ZEROES) && device.config::<1>(56)?[0] != 0,
             queues: if device.has(feature::MQ) {
                 u16::from_le_bytes(device.config(34)?).max(1)
             } else {

@@ -3,6 +3,7 @@
 
 mod config;
 mod queue;
+mod request;
 #[cfg(test)]
 mod tests;
 
@@ -56,7 +57,10 @@ impl VirtioBlk {
             | ring::EVENT_IDX;
         let mut device = Found::new(transport).negotiate(0, wanted)?;
         let config = Config::read(&device)?;
-        let count = config.queues.min(MAX_QUEUES).min(cpu::count().max(1) as u16);
+        let count = config
+            .queues
+            .min(MAX_QUEUES)
+            .min(cpu::count().max(1) as u16);
         let indirect = device.has(ring::INDIRECT_DESC);
         let mut queues = Vec::new();
         for index in 0..count {

@@ -15,12 +15,15 @@ use machine::{
 };
 use sched::{SpawnOptions, WaitQueue};
 
-use super::{Config, GONE};
+use super::{
+    Config, GONE,
+    request::{Command, MOST_PIECES, Pieces, Prepared, Transfer},
+};
 use crate::{
     IoError,
-    block::{Operation, Outcome, Request, Segment},
+    block::{Done, Operation, Outcome, Request, Segment},
     virtio::{
-        queue::{DESCRIPTOR_LEN, Piece, Queue},
+        queue::{DESCRIPTOR_LEN, Queue},
         slots::SlotMemory,
         transport::Notifier,
     },
@@ -34,6 +37,7 @@ const STATUS_AT: usize = 32;
 const TABLE_AT: usize = 48;
 /// Descriptors in a slot's table.
 const TABLE_LEN: usize = (SLOT_LEN - TABLE_AT) / DESCRIPTOR_LEN;
+const _: () = assert!(TABLE_LEN == MOST_PIECES);
 /// Header and status take a descriptor each.
 const MOST_SEGMENTS: usize = TABLE_LEN - 2;
 /// Requests under way at once; a bit each in a word.
@@ -41,28 +45,31 @@ const MOST_SLOTS: usize = 64;
 /// Up to so many descriptors go into the ring itself: the device then has one table less to map.
 const DIRECT_MOST: usize = 4;
 
-/// Request types (virtio 1.2, 5.2.6).
-mod kind {
-    pub(super) const IN: u32 = 0;
-    pub(super) const OUT: u32 = 1;
-    pub(super) const FLUSH: u32 = 4;
-    pub(super) const GET_ID: u32 = 8;
-    pub(super) const DISCARD: u32 = 11;
-    pub(super) const WRITE_ZEROES: u32 = 13;
+/// A request with a callback.
+struct Called {
+    prepared: Prepared,
+    done: Done,
+}
+
+impl Called {
+    fn finish(self, outcome: Outcome) {
+        self.prepared.complete();
+        (self.done)(outcome);
+    }
 }
 
 /// What a slot is doing.
 enum Slot {
     /// Nothing.
     Free,
-    /// Under way for a thread that waits at the slot's wait queue. Its memory stays the thread's.
-    Waited(Vec<Segment>),
+    /// Under way for a thread that waits at the slot's wait queue.
+    Waited(Prepared),
     /// Ended, to be seen by that thread.
-    Ended(Outcome, Vec<Segment>),
+    Ended(Outcome, Prepared),
     /// Under way with a callback.
-    Called(Request),
+    Called(Called),
     /// Ended, to be finished by the queue's thread.
-    ToCall(Request, Outcome),
+    ToCall(Called, Outcome),
 }
 
 struct State {
@@ -83,7 +90,7 @@ struct State {
 /// One queue.
 pub(super) struct BlkQueue {
     /// Requests with a callback that found no slot. Taken before `state`, never in an interrupt.
-    backlog: SpinLock<VecDeque<Request>>,
+    backlog: SpinLock<VecDeque<Called>>,
     state: IrqLock<State>,
     /// One for each slot: the thread that waits for it.
     waits: Vec<WaitQueue>,
@@ -99,15 +106,13 @@ pub(super) struct BlkQueue {
     zeroes_may_unmap: bool,
 }
 
-/// What is to be asked of the device.
-#[derive(Clone, Copy)]
-enum Command {
-    Operation(Operation),
-    GetId,
-}
-
 impl BlkQueue {
-    pub(super) fn new(ring: Queue, notifier: Notifier, indirect: bool, config: &Config) -> BlkQueue {
+    pub(super) fn new(
+        ring: Queue,
+        notifier: Notifier,
+        indirect: bool,
+        config: &Config,
+    ) -> BlkQueue {
         let size = usize::from(ring.size());
         let depth = if indirect { size } else { size / 3 };
         let depth = depth.clamp(1, MOST_SLOTS);
@@ -171,33 +176,40 @@ impl BlkQueue {
     }
 
     fn run(&self, command: Command, sector: u64, segments: &[Segment]) -> Outcome {
-        // Copied before the lock is taken: no allocation with interrupts off.
-        let mut held = Some(segments.to_vec());
+        // Prepared before the lock is taken: no allocation with interrupts off.
+        let mut held = Some(Prepared::new(
+            command,
+            sector,
+            segments,
+            self.zeroes_may_unmap,
+        )?);
         let begin = || {
             self.make_slots();
             let mut state = self.state.lock();
-            if state.ring.is_broken() {
-                return Some(Err(IoError::Gone));
+            let prepared = held.as_ref()?;
+            match self.add(&mut state, prepared) {
+                Added::Slot(slot) => {
+                    state.slots[usize::from(slot)] = held.take().map_or(Slot::Free, Slot::Waited);
+                    Some(Ok(slot))
+                }
+                Added::NoRoom => None,
+                Added::Failed(error) => Some(Err(error)),
             }
-            let Some(&slot) = state.free.last() else {
-                let none_under_way = state.memory.len() == 0;
-                return none_under_way.then_some(Err(IoError::NoMemory));
-            };
-            let added = self.add(&mut state, slot, command, sector, segments)?;
-            if let Err(error) = added {
-                return Some(Err(error));
-            }
-            state.slots[usize::from(slot)] = Slot::Waited(held.take().unwrap_or_default());
-            Some(Ok(slot))
         };
-        let slot = usize::from(self.room.wait(begin)?);
+        let slot = match self.room.wait(begin) {
+            Ok(slot) => usize::from(slot),
+            Err(error) => {
+                held.into_iter().for_each(Prepared::complete);
+                return Err(error);
+            }
+        };
         self.kick();
-        let (outcome, segments) = self.waits[slot].wait(|| {
+        let (outcome, prepared) = self.waits[slot].wait(|| {
             let mut state = self.state.lock();
             match core::mem::replace(&mut state.slots[slot], Slot::Free) {
-                Slot::Ended(outcome, segments) => {
+                Slot::Ended(outcome, prepared) => {
                     state.free.push(slot as u8);
-                    Some((outcome, segments))
+                    Some((outcome, prepared))
                 }
                 other => {
                     state.slots[slot] = other;
@@ -205,31 +217,52 @@ impl BlkQueue {
                 }
             }
         });
-        drop(segments);
+        self.retire(&outcome, prepared);
         self.slot_freed();
         outcome
+    }
+
+    /// Gives a request's memory back, unless the device cannot be trusted to be done with it: then it is never freed.
+    fn retire(&self, outcome: &Outcome, prepared: Prepared) {
+        if *outcome != GONE {
+            prepared.complete();
+        }
     }
 
     /// Puts a request with a callback on its way, without telling the device yet.
     pub(super) fn submit(self: &Arc<Self>, request: Request) {
         self.start_caller();
+        let command = Command::Operation(request.op);
+        let called = match Prepared::new(
+            command,
+            request.sector,
+            &request.segments,
+            self.zeroes_may_unmap,
+        ) {
+            Ok(prepared) => Called {
+                prepared,
+                done: request.done,
+            },
+            Err(error) => return request.finish(Err(error)),
+        };
         let refused = {
             let mut backlog = self.backlog.lock();
-            if backlog.is_empty() {
-                match self.begin(request) {
-                    Some((request, None)) => {
-                        backlog.push_back(request);
-                        None
-                    }
-                    other => other,
-                }
+            let tried = if backlog.is_empty() {
+                self.begin(called)
             } else {
-                backlog.push_back(request);
-                None
+                Err((called, None))
+            };
+            match tried {
+                Ok(()) => None,
+                Err((called, None)) => {
+                    backlog.push_back(called);
+                    None
+                }
+                Err((called, Some(error))) => Some((called, error)),
             }
         };
-        if let Some((request, Some(error))) = refused {
-            request.finish(Err(error));
+        if let Some((called, error)) = refused {
+            called.finish(Err(error));
         }
     }
 
@@ -268,86 +301,74 @@ impl BlkQueue {
     }
 
     /// Gives a request a slot. Returns it when there is no room (`None`) or it cannot be done (`Some`).
-    fn begin(&self, request: Request) -> Option<(Request, Option<IoError>)> {
+    fn begin(&self, called: Called) -> Result<(), (Called, Option<IoError>)> {
         self.make_slots();
         let mut state = self.state.lock();
-        if state.ring.is_broken() {
-            return Some((request, Some(IoError::Gone)));
-        }
-        let Some(&slot) = state.free.last() else {
-            let none_under_way = state.memory.len() == 0;
-            return Some((request, none_under_way.then_some(IoError::NoMemory)));
-        };
-        let command = Command::Operation(request.op);
-        match self.add(&mut state, slot, command, request.sector, &request.segments) {
-            None => Some((request, None)),
-            Some(Err(error)) => Some((request, Some(error))),
-            Some(Ok(())) => {
-                state.slots[usize::from(slot)] = Slot::Called(request);
-                None
+        match self.add(&mut state, &called.prepared) {
+            Added::Slot(slot) => {
+                state.slots[usize::from(slot)] = Slot::Called(called);
+                Ok(())
             }
+            Added::NoRoom => Err((called, None)),
+            Added::Failed(error) => Err((called, Some(error))),
         }
     }
 
-    /// Writes the descriptors of a request for the free slot `slot` and takes the slot. `None`: no room in the ring.
-    fn add(
-        &self,
-        state: &mut State,
-        slot: u8,
-        command: Command,
-        sector: u64,
-        segments: &[Segment],
-    ) -> Option<Result<(), IoError>> {
+    /// Writes the descriptors of a request and takes a slot for it.
+    fn add(&self, state: &mut State, request: &Prepared) -> Added {
+        if state.ring.is_broken() {
+            return Added::Failed(IoError::Gone);
+        }
+        let Some(&slot) = state.free.last() else {
+            return if state.memory.len() == 0 {
+                Added::Failed(IoError::NoMemory)
+            } else {
+                Added::NoRoom
+            };
+        };
         let Some((memory, at)) = state.memory.get(slot.into()) else {
-            return Some(Err(IoError::NoMemory));
+            return Added::Failed(IoError::NoMemory);
         };
-        let (kind, header_sector, range) = match command {
-            Command::GetId => (kind::GET_ID, 0, None),
-            Command::Operation(op) => match op {
-                Operation::Read => (kind::IN, sector, None),
-                Operation::Write => (kind::OUT, sector, None),
-                Operation::Flush => (kind::FLUSH, 0, None),
-                Operation::Discard { sectors } => (kind::DISCARD, 0, Some((sectors, 0))),
-                Operation::WriteZeroes { sectors, may_unmap } => {
-                    let unmap = u32::from(may_unmap && self.zeroes_may_unmap);
-                    (kind::WRITE_ZEROES, 0, Some((sectors, unmap)))
-                }
-            },
+        let header_sector = if request.range.is_some() {
+            0
+        } else {
+            request.sector
         };
-        memory.write64(at, u64::from(kind));
+        memory.write64(at, u64::from(request.kind));
         memory.write64(at + 8, header_sector);
         memory.write8(at + STATUS_AT, NOT_DONE);
         let base = memory.phys() + at as u64;
         let mut pieces = Pieces::new();
         pieces.push(base, 16, false);
-        if let Some((sectors, flags)) = range {
-            // `check_request` saw that the count fits.
-            memory.write64(at + RANGE_AT, sector);
-            memory.write32(at + RANGE_AT + 8, u32::try_from(sectors).unwrap_or(u32::MAX));
+        if let Some((sectors, flags)) = request.range {
+            memory.write64(at + RANGE_AT, request.sector);
+            memory.write32(at + RANGE_AT + 8, sectors);
             memory.write32(at + RANGE_AT + 12, flags);
             pieces.push(base + RANGE_AT as u64, 16, false);
         }
-        let device_writes = kind == kind::IN || kind == kind::GET_ID;
-        for segment in segments {
-            let address = segment.frame.phys() + u64::from(segment.offset);
-            if !pieces.extend_last(address, segment.len, device_writes, self.max_piece) {
-                pieces.push(address, segment.len, device_writes);
+        for transfer in &request.transfers {
+            let (address, len) = (transfer.address(), transfer.len());
+            let device_writes = matches!(transfer, Transfer::In(_));
+            if !pieces.extend_last(address, len, device_writes, self.max_piece) {
+                pieces.push(address, len, device_writes);
             }
         }
         pieces.push(base + STATUS_AT as u64, 1, true);
         let pieces = pieces.as_slice();
-        let direct = !self.indirect
-            || pieces.len() <= DIRECT_MOST && state.ring.free_count() > usize::from(state.ring.size()) / 2;
-        let head = if direct {
-            state.ring.add(pieces)?
+        let roomy = state.ring.free_count() > usize::from(state.ring.size()) / 2;
+        let head = if !self.indirect || pieces.len() <= DIRECT_MOST && roomy {
+            state.ring.add(pieces)
         } else {
-            state.ring.add_indirect(memory, at + TABLE_AT, pieces)?
+            state.ring.add_indirect(memory, at + TABLE_AT, pieces)
+        };
+        let Some(head) = head else {
+            return Added::NoRoom;
         };
         state.free.pop();
         state.slot_of[usize::from(head)] = slot;
         state.unpublished = true;
         state.requests += 1;
-        Some(Ok(()))
+        Added::Slot(slot)
     }
 
     /// Takes back what the device has done; runs in the interrupt. Returns whether there was anything.
@@ -368,7 +389,7 @@ impl BlkQueue {
                     Err(_) => {
                         // Nothing of this device can be trusted any more: all that is under way fails.
                         for slot in 0..state.slots.len() as u8 {
-                            call |= state.end(slot, Some(IoError::Gone));
+                            state.end(slot, Some(IoError::Gone));
                             ended |= 1 << slot;
                         }
                         // What waits for a slot fails too.
@@ -394,15 +415,15 @@ impl BlkQueue {
         let mut refused = None;
         let took = {
             let mut backlog = self.backlog.lock();
-            match backlog.pop_front().map(|request| self.begin(request)) {
+            match backlog.pop_front().map(|called| self.begin(called)) {
                 None => false,
-                Some(None) => true,
-                Some(Some((request, None))) => {
-                    backlog.push_front(request);
+                Some(Ok(())) => true,
+                Some(Err((called, None))) => {
+                    backlog.push_front(called);
                     false
                 }
-                Some(Some((request, Some(error)))) => {
-                    refused = Some((request, error));
+                Some(Err((called, Some(error)))) => {
+                    refused = Some((called, error));
                     false
                 }
             }
@@ -412,8 +433,8 @@ impl BlkQueue {
         } else {
             self.room.wake_one();
         }
-        if let Some((request, error)) = refused {
-            request.finish(Err(error));
+        if let Some((called, error)) = refused {
+            called.finish(Err(error));
         }
     }
 
@@ -422,15 +443,22 @@ impl BlkQueue {
             return;
         }
         let queue = self.clone();
-        let options = SpawnOptions {
-            name: "blk-done".into(),
-            ..SpawnOptions::default()
-        };
-        let started = sched::spawn(options, move || {
+        let started = sched::spawn(SpawnOptions::named("blk-done"), move || {
             loop {
                 let finished = queue.caller.wait(|| queue.finished());
-                for (request, outcome) in finished {
-                    request.finish(outcome);
+                for Finished {
+                    called,
+                    outcome,
+                    sent,
+                } in finished
+                {
+                    if sent && outcome == GONE {
+                        // The device may still use the memory: it is never freed.
+                        drop(called.prepared);
+                        (called.done)(outcome);
+                    } else {
+                        called.finish(outcome);
+                    }
                     queue.slot_freed();
                 }
             }
@@ -442,7 +470,7 @@ impl BlkQueue {
     }
 
     /// The requests to be called back, their slots free again.
-    fn finished(&self) -> Option<Vec<(Request, Outcome)>> {
+    fn finished(&self) -> Option<Vec<Finished>> {
         // Room first, then the lock: no allocation with interrupts off.
         let mut list = Vec::with_capacity(self.waits.len());
         let broken = self.state.lock().ring.is_broken();
@@ -460,15 +488,23 @@ impl BlkQueue {
             let State { slots, free, .. } = &mut *state;
             for (index, slot) in slots.iter_mut().enumerate() {
                 match core::mem::replace(slot, Slot::Free) {
-                    Slot::ToCall(request, outcome) => {
-                        list.push((request, outcome));
+                    Slot::ToCall(called, outcome) => {
+                        list.push(Finished {
+                            called,
+                            outcome,
+                            sent: true,
+                        });
                         free.push(index as u8);
                     }
                     other => *slot = other,
                 }
             }
         }
-        list.extend(orphans.into_iter().map(|request| (request, GONE)));
+        list.extend(orphans.into_iter().map(|called| Finished {
+            called,
+            outcome: GONE,
+            sent: false,
+        }));
         Some(list)
     }
 }
@@ -486,12 +522,12 @@ impl State {
         };
         let slot = &mut self.slots[usize::from(slot)];
         match core::mem::replace(slot, Slot::Free) {
-            Slot::Waited(segments) => {
-                *slot = Slot::Ended(outcome, segments);
+            Slot::Waited(prepared) => {
+                *slot = Slot::Ended(outcome, prepared);
                 false
             }
-            Slot::Called(request) => {
-                *slot = Slot::ToCall(request, outcome);
+            Slot::Called(called) => {
+                *slot = Slot::ToCall(called, outcome);
                 self.to_call += 1;
                 true
             }
@@ -503,6 +539,24 @@ impl State {
     }
 }
 
+/// What became of a request that looked for room.
+enum Added {
+    /// It has this slot.
+    Slot(u8),
+    /// There is none now.
+    NoRoom,
+    /// It cannot be done.
+    Failed(IoError),
+}
+
+/// A request to be called back.
+struct Finished {
+    called: Called,
+    outcome: Outcome,
+    /// The device has seen it.
+    sent: bool,
+}
+
 /// A status that no device writes.
 const NOT_DONE: u8 = 0xff;
 
@@ -512,60 +566,5 @@ fn outcome_of(status: u8) -> Outcome {
         2 => Err(IoError::Unsupported),
         // 1 is the specified error; anything else is one as well.
         _ => Err(IoError::Device),
-    }
-}
-
-/// The pieces of a request, at most [`TABLE_LEN`].
-struct Pieces {
-    list: [Piece; TABLE_LEN],
-    len: usize,
-}
-
-impl Pieces {
-    fn new() -> Pieces {
-        let none = Piece {
-            address: 0,
-            len: 0,
-            device_writes: false,
-        };
-        Pieces {
-            list: [none; TABLE_LEN],
-            len: 0,
-        }
-    }
-
-    fn push(&mut self, address: u64, len: u32, device_writes: bool) {
-        // Requests have at most MOST_SEGMENTS segments: there is always room.
-        if let Some(place) = self.list.get_mut(self.len) {
-            *place = Piece {
-                address,
-                len,
-                device_writes,
-            };
-            self.len += 1;
-        }
-    }
-
-    /// Makes the last piece longer if `address` follows it, so that neighbouring frames cost one descriptor.
-    fn extend_last(&mut self, address: u64, len: u32, device_writes: bool, most: u32) -> bool {
-        if self.len < 2 {
-            return false;
-        }
-        let last = &mut self.list[self.len - 1];
-        let joined = last.len.checked_add(len).filter(|&joined| joined <= most);
-        match joined {
-            Some(joined)
-                if last.device_writes == device_writes
-                    && last.address + u64::from(last.len) == address =>
-            {
-                last.len = joined;
-                true
-            }
-            _ => false,
-        }
-    }
-
-    fn as_slice(&self) -> &[Piece] {
-        &self.list[..self.len]
     }
 }

@@ -116,7 +116,13 @@ mod tests {
         assert_eq!(header, [1, 0x84, 74, 0, 0xa0, 5, 34, 0, 16, 0, 0, 0]);
         let back = decode(&header, 9000).unwrap();
         assert_eq!(back.gso, offload.gso);
-        assert_eq!(back.checksum, RxChecksum::Partial { start: 34, offset: 16 });
+        assert_eq!(
+            back.checksum,
+            RxChecksum::Partial {
+                start: 34,
+                offset: 16
+            }
+        );
         assert_eq!(encode(None), [0; HEADER_LEN]);
     }
 

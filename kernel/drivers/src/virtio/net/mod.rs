@@ -72,6 +72,8 @@ pub struct VirtioNet {
     // First, so that it is reset before the queues' memory goes.
     running: Running,
     pairs: Vec<(Arc<RxQueue>, Arc<TxQueue>)>,
+    /// The device knows its memory, so it has to stay.
+    _control: Option<ControlQueue>,
     mac: [u8; 6],
     mtu: u16,
     caps: NicCaps,
@@ -120,7 +122,8 @@ impl VirtioNet {
     /// # Errors
     /// See [`SetupError`].
     pub fn new(transport: Arc<dyn Transport>) -> Result<VirtioNet, SetupError> {
-        let mut device = Found::new(transport.clone()).negotiate_with(|offered| Ok(choose(offered)))?;
+        let mut device =
+            Found::new(transport.clone()).negotiate_with(|offered| Ok(choose(offered)))?;
         let mac = if device.has(feature::MAC) {
             device.config(0)?
         } else {
@@ -156,7 +159,7 @@ impl VirtioNet {
             let tx = Arc::new(TxQueue::new(queue, notifier, indirect));
             pairs.push((rx, tx));
         }
-        let control = if count > 1 {
+        let mut control = if count > 1 {
             let (queue, notifier) = device.queue(2 * max_pairs, 4)?;
             Some(ControlQueue::new(queue, notifier)?)
         } else {
@@ -185,7 +188,7 @@ impl VirtioNet {
             }));
         }
         let running = device.start(handlers)?;
-        if let Some(mut control) = control {
+        if let Some(control) = &mut control {
             control.set_queue_pairs(count)?;
         }
         for (rx, _) in &pairs {
@@ -194,6 +197,7 @@ impl VirtioNet {
         Ok(VirtioNet {
             running,
             pairs,
+            _control: control,
             mac,
             mtu,
             caps,
@@ -225,9 +229,7 @@ fn link_status(transport: &dyn Transport) -> bool {
 }
 
 fn caps(device: &super::setup::Negotiated, depth: usize) -> NicCaps {
-    use feature::{
-        CSUM, GUEST_CSUM, GUEST_TSO4, HOST_ECN, HOST_TSO4, HOST_TSO6, HOST_USO,
-    };
+    use feature::{CSUM, GUEST_CSUM, GUEST_TSO4, HOST_ECN, HOST_TSO4, HOST_TSO6, HOST_USO};
     NicCaps {
         tx_csum: device.has(CSUM),
         rx_csum: device.has(GUEST_CSUM),
@@ -248,7 +250,9 @@ fn caps(device: &super::setup::Negotiated, depth: usize) -> NicCaps {
 
 /// An address of our own for a card that has none: locally administered, unicast.
 fn random_mac() -> [u8; 6] {
-    let word = random::rdrand().unwrap_or_else(random::jitter).to_le_bytes();
+    let word = random::rdrand()
+        .unwrap_or_else(random::jitter)
+        .to_le_bytes();
     let mut mac = [0; 6];
     mac.copy_from_slice(&word[..6]);
     mac[0] = mac[0] & 0xfc | 2;

@@ -1,6 +1,6 @@
 //! One receive queue: empty buffers out, packets in.
 
-use alloc::{sync::Arc, vec::Vec};
+use alloc::{boxed::Box, sync::Arc, vec::Vec};
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use machine::{
@@ -157,7 +157,8 @@ impl RxQueue {
             }
             total += batch.len();
             let bytes: usize = batch.iter().map(RxPacket::len).sum();
-            self.packets.fetch_add(batch.len() as u64, Ordering::Relaxed);
+            self.packets
+                .fetch_add(batch.len() as u64, Ordering::Relaxed);
             self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
             batch.into_iter().for_each(&mut *deliver);
         }
@@ -195,12 +196,7 @@ impl RxQueue {
     }
 
     /// The first buffer of a packet: header, then data.
-    fn first_buffer(
-        &self,
-        state: &mut State,
-        buffer: alloc::boxed::Box<[u8]>,
-        len: usize,
-    ) -> Option<RxPacket> {
+    fn first_buffer(&self, state: &mut State, buffer: Box<[u8]>, len: usize) -> Option<RxPacket> {
         let bytes = &buffer[..len.min(buffer.len())];
         let header = bytes.first_chunk::<HEADER_LEN>();
         // The packet's full length is known only when its last buffer is here: the header's offsets must lie in the
@@ -212,12 +208,14 @@ impl RxQueue {
         };
         let data = HEADER_LEN..bytes.len();
         let packet = match parsed {
-            Some(received) if data.len() >= 14 && usize::from(announced) <= MAX_MERGED => RxPacket {
-                checksum: received.checksum,
-                gso: received.gso,
-                rest: Vec::new(),
-                first: RxBuffer::pooled(buffer, data, self.pool.clone()),
-            },
+            Some(received) if data.len() >= 14 && usize::from(announced) <= MAX_MERGED => {
+                RxPacket {
+                    checksum: received.checksum,
+                    gso: received.gso,
+                    rest: Vec::new(),
+                    first: RxBuffer::pooled(buffer, data, self.pool.clone()),
+                }
+            }
             _ => {
                 self.dropped.fetch_add(1, Ordering::Relaxed);
                 state.skip = announced - 1;

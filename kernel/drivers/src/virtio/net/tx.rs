@@ -1,6 +1,6 @@
 //! One transmit queue: packets into descriptors, their memory back when they are sent.
 
-use alloc::{sync::Arc, vec::Vec};
+use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use machine::{
@@ -12,7 +12,7 @@ use smallvec::SmallVec;
 
 use super::header::{self, HEADER_LEN};
 use crate::{
-    nic::{Handler, Header, NicCaps, TxPacket, TxSegment, GsoKind},
+    nic::{GsoKind, Handler, Header, NicCaps, TxPacket, TxSegment},
     virtio::{
         queue::{DESCRIPTOR_LEN, Piece, Queue, UsedPeek},
         slots::SlotMemory,
@@ -57,6 +57,7 @@ pub(super) struct TxQueue {
 }
 
 /// What became of a packet.
+#[expect(clippy::large_enum_variant, reason = "the packet goes back to its owner, by value")]
 enum Added {
     /// It is in the ring.
     Yes,
@@ -172,7 +173,8 @@ impl TxQueue {
         }
         let count = packet.segments.len() + 1;
         let free = state.ring.free_count();
-        let direct = !self.indirect || count <= DIRECT_MOST && free > usize::from(state.ring.size()) / 4;
+        let direct =
+            !self.indirect || count <= DIRECT_MOST && free > usize::from(state.ring.size()) / 4;
         if free < if direct { count } else { 1 } {
             return self.full(state, packet);
         }
@@ -226,17 +228,17 @@ impl TxQueue {
 
     /// Asks for an interrupt when there is room for a good number of packets, and looks again whether there is.
     fn full(&self, state: &mut State, packet: TxPacket) -> Added {
-        if state.ring.in_flight() == 0 && state.ring.free_count() < packet.segments.len() + 1 {
-            // Even the empty ring is too small.
+        if state.ring.free_count() == usize::from(state.ring.size()) {
+            // Even the empty ring is too small, or there is no memory for a slot.
             return Added::Never;
         }
         self.wanted.store(true, Ordering::Release);
-        let after = (state.ring.in_flight() / 2).max(1);
         // What was added and not published yet would never be used: the interrupt would never come.
         if state.ring.publish() {
             self.kicks.fetch_add(1, Ordering::Relaxed);
             self.notifier.notify();
         }
+        let after = (state.ring.in_flight() / 2).max(1);
         if state.ring.enable_interrupts(after) {
             // That many came back in the meantime: no interrupt is sure to come, so the handler is told now.
             if self.wanted.swap(false, Ordering::AcqRel)
@@ -307,6 +309,3 @@ fn sendable(packet: &TxPacket, caps: &NicCaps) -> bool {
 const MIN_FRAME: usize = 14;
 /// The largest packet that is not to be cut: the largest MTU and an Ethernet header with a VLAN tag.
 const MAX_PLAIN: usize = 65535 + 18;
-
-/// Shared by tests: a queue needs nothing else to be driven.
-pub(super) type Shared = Arc<TxQueue>;
