@@ -25,7 +25,9 @@ pub fn add(bytes: &[u8]) {
     let mut slot = KEY.lock();
     let mut key = slot.take().unwrap_or_else(first_key);
     for part in bytes.chunks(32) {
-        key.iter_mut().zip(part).for_each(|(key, byte)| *key ^= byte);
+        key.iter_mut()
+            .zip(part)
+            .for_each(|(key, byte)| *key ^= byte);
         ChaCha20Rng::from_seed(key).fill_bytes(&mut key);
     }
     *slot = Some(key);
@@ -44,7 +46,9 @@ fn one_off() -> ChaCha20Rng {
 fn first_key() -> [u8; 32] {
     let mut key = [0; 32];
     for part in key.chunks_exact_mut(8) {
-        let seed = machine::random::rdseed().or_else(machine::random::rdrand).unwrap_or(0);
+        let seed = machine::random::rdseed()
+            .or_else(machine::random::rdrand)
+            .unwrap_or(0);
         let word = seed ^ machine::random::jitter().rotate_left(32) ^ machine::time::now_ns();
         part.copy_from_slice(&word.to_le_bytes());
     }

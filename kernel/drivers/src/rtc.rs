@@ -93,10 +93,9 @@ fn decode(clock: &Snapshot) -> Option<u64> {
         }
         hour % 12 + if clock.hours & PM != 0 { 12 } else { 0 }
     };
-    let century = match number(clock.century) {
-        Some(century @ 19..=29) => century,
-        _ => 20,
-    };
+    let century = number(clock.century)
+        .filter(|century| (19..30).contains(century))
+        .unwrap_or(20);
     let year = century * 100 + number(clock.year)?;
     let (month, day) = (number(clock.month)?, number(clock.day)?);
     let (minutes, seconds) = (number(clock.minutes)?, number(clock.seconds)?);

@@ -57,7 +57,10 @@ pub(super) struct TxQueue {
 }
 
 /// What became of a packet.
-#[expect(clippy::large_enum_variant, reason = "the packet goes back to its owner, by value")]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "the packet goes back to its owner, by value"
+)]
 enum Added {
     /// It is in the ring.
     Yes,
