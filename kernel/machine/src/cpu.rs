@@ -115,8 +115,8 @@ impl<T> PerCpu<T> {
             slots[i].write(Padded(unsafe { from.add(i).read() }));
             i += 1;
         }
-        // SAFETY: all elements are initialised, and `MaybeUninit<X>` has the layout of `X`.
         Self {
+            // SAFETY: all elements are initialised, and `MaybeUninit<X>` has the layout of `X`.
             slots: unsafe { (&raw const slots).cast::<[Padded<T>; MAX_CPUS]>().read() },
         }
     }

@@ -74,7 +74,7 @@ impl DmaBuffer {
     #[inline]
     fn at(&self, offset: usize, len: usize, align: usize) -> *mut u8 {
         assert!(
-            offset <= self.len && len <= self.len - offset && offset % align == 0,
+            offset <= self.len && len <= self.len - offset && offset.is_multiple_of(align),
             "bad access to a DMA buffer"
         );
         arch::phys_to_virt(self.phys + offset as u64)
@@ -307,8 +307,8 @@ impl DmaIn {
         arch::dma_unregister(self.phys);
         match ManuallyDrop::into_inner(self.target) {
             In::Frame(frame) => Some(frame),
-            // SAFETY: from `Box::into_raw` in `from_box`; the device no longer writes to it.
             In::Boxed(bytes) => {
+                // SAFETY: from `Box::into_raw` in `from_box`; the device no longer writes to it.
                 drop(unsafe { Box::from_raw(bytes) });
                 None
             }

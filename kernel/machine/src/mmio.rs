@@ -95,7 +95,10 @@ impl Mmio {
             "access beyond device memory"
         );
         let at = self.base.wrapping_add(offset);
-        assert!(at as usize % size == 0, "unaligned access to device memory");
+        assert!(
+            (at as usize).is_multiple_of(size),
+            "unaligned access to device memory"
+        );
         at
     }
 

@@ -20,7 +20,10 @@ unsafe impl<T: ?Sized + Send> Send for TryLock<T> {}
 impl<T> TryLock<T> {
     /// An unlocked value.
     pub const fn new(value: T) -> Self {
-        TryLock { locked: AtomicBool::new(false), value: UnsafeCell::new(value) }
+        TryLock {
+            locked: AtomicBool::new(false),
+            value: UnsafeCell::new(value),
+        }
     }
 
     /// The value, since nobody else can have it.
@@ -33,7 +36,9 @@ impl<T: ?Sized> TryLock<T> {
     /// Takes the lock if it is free.
     #[inline]
     pub fn try_lock(&self) -> Option<TryGuard<'_, T>> {
-        let taken = self.locked.compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed);
+        let taken = self
+            .locked
+            .compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed);
         taken.ok().map(|_| TryGuard { lock: self })
     }
 
@@ -93,7 +98,10 @@ unsafe impl<T: ?Sized + Send> Send for TryRwLock<T> {}
 impl<T> TryRwLock<T> {
     /// An unlocked value.
     pub const fn new(value: T) -> Self {
-        TryRwLock { count: AtomicUsize::new(0), value: UnsafeCell::new(value) }
+        TryRwLock {
+            count: AtomicUsize::new(0),
+            value: UnsafeCell::new(value),
+        }
     }
 }
 
@@ -101,14 +109,25 @@ impl<T: ?Sized> TryRwLock<T> {
     /// Reads if nobody writes.
     #[inline]
     pub fn try_read(&self) -> Option<TryReadGuard<'_, T>> {
-        let more = |count: usize| if count >= WRITER - 1 { None } else { Some(count + 1) };
-        self.count.fetch_update(Ordering::Acquire, Ordering::Relaxed, more).ok().map(|_| TryReadGuard { lock: self })
+        let more = |count: usize| {
+            if count >= WRITER - 1 {
+                None
+            } else {
+                Some(count + 1)
+            }
+        };
+        self.count
+            .fetch_update(Ordering::Acquire, Ordering::Relaxed, more)
+            .ok()
+            .map(|_| TryReadGuard { lock: self })
     }
 
     /// Writes if nobody reads or writes.
     #[inline]
     pub fn try_write(&self) -> Option<TryWriteGuard<'_, T>> {
-        let taken = self.count.compare_exchange(0, WRITER, Ordering::Acquire, Ordering::Relaxed);
+        let taken = self
+            .count
+            .compare_exchange(0, WRITER, Ordering::Acquire, Ordering::Relaxed);
         taken.ok().map(|_| TryWriteGuard { lock: self })
     }
 

@@ -112,7 +112,7 @@ accessors!(read_u8 write_u8 u8, read_u16 write_u16 u16, read_u32 write_u32 u32, 
 /// Atomically reads an aligned word. Fails if `addr` is not a multiple of 4.
 pub fn load_u32(addr: usize) -> Result<u32, Fault> {
     check(addr, 4)?;
-    if addr % 4 != 0 {
+    if !addr.is_multiple_of(4) {
         return Err(Fault);
     }
     arch::user_load_u32(addr)
@@ -122,7 +122,7 @@ pub fn load_u32(addr: usize) -> Result<u32, Fault> {
 /// it held something else. Fails if `addr` is not a multiple of 4.
 pub fn cmpxchg_u32(addr: usize, old: u32, new: u32) -> Result<Result<u32, u32>, Fault> {
     check(addr, 4)?;
-    if addr % 4 != 0 {
+    if !addr.is_multiple_of(4) {
         return Err(Fault);
     }
     let was = arch::user_cmpxchg_u32(addr, old, new)?;

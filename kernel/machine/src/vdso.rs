@@ -290,16 +290,34 @@ mod tests {
     #[test]
     fn the_version_hashes_are_those_of_their_names() {
         let has = |hash: u32| image().windows(4).any(|bytes| bytes == hash.to_le_bytes());
-        assert!(has(elf_hash(b"linux-vdso.so.1")), "{:#x}", elf_hash(b"linux-vdso.so.1"));
+        assert!(
+            has(elf_hash(b"linux-vdso.so.1")),
+            "{:#x}",
+            elf_hash(b"linux-vdso.so.1")
+        );
         assert!(has(elf_hash(b"LINUX_2.6")), "{:#x}", elf_hash(b"LINUX_2.6"));
     }
 
     #[test]
     fn the_data_page_has_the_layout_that_the_code_reads() {
-        let tsc = TscParams { base_tsc: 1, base_ns: 2, mult: 3, shift: 4, usable_by_user: true };
-        let bytes = Clock { tsc, wall_offset_ns: 5, cpu_number: true }.to_bytes();
+        let tsc = TscParams {
+            base_tsc: 1,
+            base_ns: 2,
+            mult: 3,
+            shift: 4,
+            usable_by_user: true,
+        };
+        let bytes = Clock {
+            tsc,
+            wall_offset_ns: 5,
+            cpu_number: true,
+        }
+        .to_bytes();
         let numbers: Vec<u8> = bytes.iter().copied().filter(|byte| *byte != 0).collect();
         assert_eq!(numbers, [3, 1, 2, 3, 4, 5]);
-        assert_eq!((bytes[4], bytes[12], bytes[20], bytes[24], bytes[28]), (1, 2, 3, 4, 5));
+        assert_eq!(
+            (bytes[4], bytes[12], bytes[20], bytes[24], bytes[28]),
+            (1, 2, 3, 4, 5)
+        );
     }
 }

@@ -85,8 +85,8 @@ impl From<crate::mem::OutOfMemory> for MapError {
 
 /// Whether `range` is page-aligned and in the user half.
 pub(crate) fn valid_range(range: &Range<usize>) -> bool {
-    range.start % crate::mem::PAGE_SIZE == 0
-        && range.end % crate::mem::PAGE_SIZE == 0
+    range.start.is_multiple_of(crate::mem::PAGE_SIZE)
+        && range.end.is_multiple_of(crate::mem::PAGE_SIZE)
         && range.start <= range.end
         && range.end <= crate::user::USER_END
 }

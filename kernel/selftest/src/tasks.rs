@@ -51,7 +51,10 @@ pub fn ping_pong() {
 pub static EXPIRED_AT: AtomicU64 = AtomicU64::new(0);
 
 pub fn timer() {
-    time::timer::set_handler(|| EXPIRED_AT.store(time::now_ns(), Ordering::Release));
+    time::timer::set_handler(|| {
+        EXPIRED_AT.store(time::now_ns(), Ordering::Release);
+        cpu::kick_self();
+    });
     for ms in [1, 5, 20] {
         EXPIRED_AT.store(0, Ordering::Release);
         let start = time::now_ns();

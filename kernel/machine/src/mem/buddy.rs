@@ -38,6 +38,7 @@ pub(crate) struct FrameInfo {
 }
 
 impl FrameInfo {
+    #[cfg(not(target_os = "none"))]
     pub(crate) const fn reserved() -> Self {
         Self {
             refs: AtomicU32::new(0),
@@ -302,7 +303,7 @@ mod tests {
                 .wrapping_mul(6364136223846793005)
                 .wrapping_add(1442695040888963407);
             let r = (seed >> 33) as usize;
-            if r % 3 != 0 || live.is_empty() {
+            if !r.is_multiple_of(3) || live.is_empty() {
                 let order = r / 3 % 6;
                 if let Some(frame) = b.alloc(order) {
                     assert_eq!(frame % (1 << order), 0);

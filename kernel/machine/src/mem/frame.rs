@@ -217,8 +217,8 @@ impl Frame {
     /// Each call must pair with one `into_phys` of the same address.
     #[inline]
     pub(crate) unsafe fn from_phys(phys: u64) -> Self {
-        // SAFETY: `into_phys` returns no zero.
         Self {
+            // SAFETY: `into_phys` returns no zero.
             phys: unsafe { NonZeroU64::new_unchecked(phys) },
         }
     }
@@ -318,17 +318,6 @@ impl HugeFrame {
         let phys = self.phys();
         core::mem::forget(self);
         phys
-    }
-
-    /// Takes up an ownership given up by [`HugeFrame::into_phys`].
-    ///
-    /// # Safety
-    /// Each call must pair with one `into_phys` of the same address.
-    pub(crate) unsafe fn from_phys(phys: u64) -> Self {
-        // SAFETY: `into_phys` returns no zero.
-        Self {
-            phys: unsafe { NonZeroU64::new_unchecked(phys) },
-        }
     }
 }
 

@@ -46,11 +46,6 @@ pub(super) fn class_of(size: usize, align: usize) -> Option<usize> {
     (size <= MAX).then(|| CLASS_OF[size.div_ceil(16)] as usize)
 }
 
-#[inline]
-pub(super) fn size_of_class(class: usize) -> usize {
-    SIZES[class]
-}
-
 /// A chain of free objects through their first words.
 #[derive(Clone, Copy)]
 struct Chain {

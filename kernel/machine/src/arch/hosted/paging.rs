@@ -36,7 +36,7 @@ impl PageTable {
 
     /// Maps one page.
     pub fn map(&self, va: usize, frame: Frame, prot: Prot) -> Result<(), MapError> {
-        if va % PAGE_SIZE != 0 || !is_user_range(va, PAGE_SIZE) {
+        if !va.is_multiple_of(PAGE_SIZE) || !is_user_range(va, PAGE_SIZE) {
             return Err(MapError::BadAddress);
         }
         let mut entries = self.entries();
@@ -57,7 +57,7 @@ impl PageTable {
 
     /// Maps 2 MiB.
     pub fn map_huge(&self, va: usize, frame: HugeFrame, prot: Prot) -> Result<(), MapError> {
-        if va % HUGE_PAGE_SIZE != 0 || !is_user_range(va, HUGE_PAGE_SIZE) {
+        if !va.is_multiple_of(HUGE_PAGE_SIZE) || !is_user_range(va, HUGE_PAGE_SIZE) {
             return Err(MapError::BadAddress);
         }
         if self
@@ -76,7 +76,7 @@ impl PageTable {
 
     /// Maps a page in place of what is there; returns that.
     pub fn replace(&self, va: usize, frame: Frame, prot: Prot) -> Result<Option<Frame>, MapError> {
-        if va % PAGE_SIZE != 0 || !is_user_range(va, PAGE_SIZE) {
+        if !va.is_multiple_of(PAGE_SIZE) || !is_user_range(va, PAGE_SIZE) {
             return Err(MapError::BadAddress);
         }
         let old = self.entries().insert(

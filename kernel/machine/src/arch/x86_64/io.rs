@@ -52,7 +52,6 @@ registers!(read8 write8 u8, read16 write16 u16, read32 write32 u32, read64 write
 pub(super) mod msr {
     pub const APIC_BASE: u32 = 0x1b;
     pub const TSC_DEADLINE: u32 = 0x6e0;
-    pub const PAT: u32 = 0x277;
     pub const EFER: u32 = 0xc000_0080;
     pub const STAR: u32 = 0xc000_0081;
     pub const LSTAR: u32 = 0xc000_0082;
@@ -102,14 +101,6 @@ pub(super) fn read_cr2() -> usize {
     let value;
     // SAFETY: reads a register.
     unsafe { asm!("mov {}, cr2", out(reg) value, options(nomem, nostack, preserves_flags)) };
-    value
-}
-
-#[inline]
-pub(super) fn read_cr3() -> u64 {
-    let value;
-    // SAFETY: reads a register.
-    unsafe { asm!("mov {}, cr3", out(reg) value, options(nomem, nostack, preserves_flags)) };
     value
 }
 

@@ -59,10 +59,10 @@ pub struct IrqHandle {
 fn change_list(vector: u8, change: impl FnOnce(&mut List)) -> bool {
     let slot = &VECTORS[vector as usize];
     let old = slot.list.load(Ordering::Acquire);
-    // SAFETY: lists are only freed below, by the holder of `ROUTES`, which the caller is.
     let mut list = if old.is_null() {
         List::new()
     } else {
+        // SAFETY: lists are only freed below, by the holder of `ROUTES`, which the caller is.
         unsafe { (*old).clone() }
     };
     change(&mut list);

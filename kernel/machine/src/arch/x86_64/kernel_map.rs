@@ -56,11 +56,6 @@ pub(super) fn image_end() -> u64 {
     image_phys(&raw const kernel_end)
 }
 
-/// Virtual bounds of the image.
-pub(super) fn image_range() -> core::ops::Range<usize> {
-    (&raw const kernel_start) as usize..(&raw const kernel_end) as usize
-}
-
 pub(super) fn root() -> u64 {
     ROOT.load(Relaxed)
 }
@@ -129,8 +124,10 @@ pub(super) unsafe fn build(memory: &[MemoryRegion], pages: &mut TablePages) {
     // The boot tables map the first GiB at 0.
     let virt = |phys: u64| phys as *mut u64;
     let root = pages.take(virt);
-    // SAFETY (of all writes below): tables just taken, mapped at their physical address.
-    let entry = |table: u64, index: usize| unsafe { &mut *virt(table).add(index) };
+    let entry = |table: u64, index: usize| {
+        // SAFETY: a table just taken, mapped at its physical address; one entry is borrowed at a time.
+        unsafe { &mut *virt(table).add(index) }
+    };
     let mut next_level = |table: u64, index: usize| {
         let slot = entry(table, index);
         if *slot == 0 {

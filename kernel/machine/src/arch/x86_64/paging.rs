@@ -147,7 +147,7 @@ impl PageTable {
 
     /// Maps one page.
     pub fn map(&self, va: usize, frame: Frame, prot: Prot) -> Result<(), MapError> {
-        if va % PAGE_SIZE != 0 || !is_user_range(va, PAGE_SIZE) {
+        if !va.is_multiple_of(PAGE_SIZE) || !is_user_range(va, PAGE_SIZE) {
             return Err(MapError::BadAddress);
         }
         let _lock = self.0.lock.lock();
@@ -162,7 +162,7 @@ impl PageTable {
 
     /// Maps 2 MiB.
     pub fn map_huge(&self, va: usize, frame: HugeFrame, prot: Prot) -> Result<(), MapError> {
-        if va % HUGE_PAGE_SIZE != 0 || !is_user_range(va, HUGE_PAGE_SIZE) {
+        if !va.is_multiple_of(HUGE_PAGE_SIZE) || !is_user_range(va, HUGE_PAGE_SIZE) {
             return Err(MapError::BadAddress);
         }
         let _lock = self.0.lock.lock();
@@ -183,7 +183,7 @@ impl PageTable {
 
     /// Maps a page in place of what is there; returns that. All CPUs have forgotten it by then.
     pub fn replace(&self, va: usize, frame: Frame, prot: Prot) -> Result<Option<Frame>, MapError> {
-        if va % PAGE_SIZE != 0 || !is_user_range(va, PAGE_SIZE) {
+        if !va.is_multiple_of(PAGE_SIZE) || !is_user_range(va, PAGE_SIZE) {
             return Err(MapError::BadAddress);
         }
         let _lock = self.0.lock.lock();
@@ -240,7 +240,7 @@ impl PageTable {
                     break;
                 }
                 if level == 1 && is_large(value) {
-                    if va % span == 0 && range.end - va >= span {
+                    if va.is_multiple_of(span) && range.end - va >= span {
                         if !visit(va, entry, true) {
                             return;
                         }
@@ -518,7 +518,7 @@ fn split(entry: &AtomicU64, mut large: u64) -> Result<u64, OutOfMemory> {
         let flags = large & !pte::ADDRESS & !pte::LARGE;
         for i in 0..512usize {
             // SAFETY: a page just allocated.
-            unsafe { slot(table, i).store(base + (i * PAGE_SIZE) as u64 | flags, Relaxed) };
+            unsafe { slot(table, i).store((base + (i * PAGE_SIZE) as u64) | flags, Relaxed) };
         }
         let new = table | pte::PRESENT | pte::WRITE | pte::USER;
         match entry.compare_exchange(large, new, Ordering::AcqRel, Relaxed) {

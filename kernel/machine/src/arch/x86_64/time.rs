@@ -34,7 +34,7 @@ pub(crate) fn counter() -> u64 {
 
 #[inline]
 fn scale(ticks: u64, mult: u64, shift: u64) -> u64 {
-    (u128::from(ticks) * u128::from(mult) >> shift) as u64
+    ((u128::from(ticks) * u128::from(mult)) >> shift) as u64
 }
 
 #[inline]

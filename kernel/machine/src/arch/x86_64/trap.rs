@@ -224,7 +224,7 @@ pub(super) unsafe fn init() {
             | (0x8e | ring << 5) << 40
             | (stub >> 16 & 0xffff) << 48;
         // SAFETY: nobody else uses the table yet.
-        unsafe { (*(&raw mut IDT))[vector as usize] = [low, stub >> 32] };
+        unsafe { IDT[vector as usize] = [low, stub >> 32] };
     }
     if features::has_smap() {
         let (mut at, end) = (&raw const patch_start, &raw const patch_end);
