@@ -230,6 +230,21 @@ fn the_file_of_the_first_argument_comes_along() {
 }
 
 #[test]
+fn a_system_program_keeps_its_place() {
+    let place = Place::new();
+    place.ok(&["build", "/bin/ls"]);
+    let listing = place.ok(&["image", "ls", "ls"]);
+    let link = std::path::Path::new("/bin").is_symlink();
+    assert_eq!(
+        listing.lines().any(|l| l == "bin -> usr/bin"),
+        link,
+        "{listing}"
+    );
+    place.ok(&["image", "cp", "ls", "/bin/ls", "copy"]);
+    assert!(fs::read(place.path("copy")).unwrap() == fs::read("/bin/ls").unwrap());
+}
+
+#[test]
 fn base_volume_size_is_a_minimum() {
     let place = Place::new();
     place.program("prog");

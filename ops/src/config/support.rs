@@ -5,6 +5,7 @@ use anyhow::{Result, bail};
 
 use super::{Config, RunConfig};
 use crate::NANOS_VERSION;
+use crate::output::note;
 
 /// Kernel modules of the existing kernel whose work is part of this one: naming them is harmless.
 const BUILT_IN_KLIBS: &[&str] = &["shmem", "tmpfs", "strace", "test", "special_files"];
@@ -60,6 +61,9 @@ pub fn check(config: &Config) -> Result<()> {
         if set {
             bail!("{key} is not supported: {why}");
         }
+    }
+    if config.build_dir.is_some() {
+        note("BuildDir has no effect: an image is built where it stays");
     }
     if let Some(version) = &config.nanos_version {
         nanos_version(version)?;

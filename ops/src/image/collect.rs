@@ -26,11 +26,17 @@ pub fn from_program(config: &Config, program: &Path) -> Result<Tree> {
     let guest = guest_path(program);
     let file = program_file(&host, program)?;
     let needs = needs(&host, &file, &guest)?;
-    let metadata = file.metadata()?;
-    let kind = Kind::HostFile(file.canonicalize()?, metadata.len());
-    let mut attributes = Attributes::of(&metadata);
-    attributes.mode |= 0o111;
-    tree.put(&guest, kind, attributes)?;
+    if program.is_absolute() {
+        // It keeps its place in the system, links on the way included.
+        let found = Found {
+            guest: guest.clone(),
+            host: file,
+        };
+        put_found(&mut tree, &host, &found)?;
+    } else {
+        tree.put_host(&guest, &file.canonicalize()?)?;
+    }
+    tree.make_executable(&guest);
 
     let mut libraries: Vec<(String, String)> = Vec::new();
     if let Some(interpreter) = needs.interpreter {

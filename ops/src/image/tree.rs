@@ -313,6 +313,13 @@ impl Tree {
         Ok(())
     }
 
+    /// Lets everybody execute the file at a path.
+    pub fn make_executable(&mut self, path: &Path) {
+        if let Some(id) = self.find(path, true) {
+            self.nodes[id].attributes.mode |= 0o111;
+        }
+    }
+
     /// Bytes of file contents in all, each file rounded up to a block.
     pub fn content_bytes(&self) -> u64 {
         self.nodes

@@ -13,6 +13,7 @@ use indicatif::ProgressBar;
 use sha2::{Digest, Sha256};
 
 use crate::home::{Home, make_dir};
+use crate::output::note;
 use crate::progress;
 
 /// Where the host keeps its indices.
@@ -90,7 +91,12 @@ impl Apt {
         let spinner = progress::spinner("fetching the distribution's package indices");
         let result = self.run("apt-get", &["-q", "update"]);
         spinner.finish_and_clear();
-        result.map(drop)
+        match result {
+            // One source that does not answer must not stand in the way of the others.
+            Err(e) if has_indices(&self.lists) => note(format!("{e:#}; going on with the others")),
+            other => drop(other?),
+        }
+        Ok(())
     }
 
     /// Whether the indices in use are the host's.

@@ -67,7 +67,22 @@ impl<'a> Store<'a> {
             return Ok(found);
         }
         let recipe = recipe::find(name)?;
+        // One maker at a time; what another one has made meanwhile will do.
+        let _lock = self.lock()?;
+        if !force && let Some(found) = self.cached(name)? {
+            return Ok(found);
+        }
         self.make(&recipe, name)
+    }
+
+    fn lock(&self) -> Result<File> {
+        let folder = self.home.packages();
+        make_dir(&folder)?;
+        let path = folder.join(".lock");
+        let file = File::create(&path)
+            .and_then(|f| f.lock().map(|()| f))
+            .with_context(|| format!("cannot lock {}", path.display()))?;
+        Ok(file)
     }
 
     /// The newest package here that a name allows, whatever recipe it was made from.
