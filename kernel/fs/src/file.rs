@@ -262,6 +262,19 @@ impl OpenFile {
         self.path.as_ref()
     }
 
+    /// What `fstat(2)` tells: for a device, of the node by which it was opened.
+    ///
+    /// # Errors
+    /// `EIO`.
+    pub fn metadata(&self) -> Result<Metadata> {
+        match &self.path {
+            Some(path) if path.file_type() == crate::FileType::CharDevice => {
+                path.inode().metadata()
+            }
+            _ => self.file.metadata(),
+        }
+    }
+
     /// Access mode and status flags, as `F_GETFL` shows them.
     pub fn flags(&self) -> OpenFlags {
         OpenFlags::from_bits_retain(self.flags.load(Ordering::Relaxed))

@@ -16,6 +16,7 @@ extern crate alloc;
 
 pub mod cache;
 pub mod dentry;
+pub mod devfs;
 pub mod directory;
 mod file;
 mod inode;
@@ -24,8 +25,11 @@ mod namespace;
 pub mod notify;
 mod open;
 mod ops;
+pub mod procfs;
+pub mod pseudo;
 pub mod regular;
 pub mod special;
+pub mod sysfs;
 #[cfg(test)]
 mod testing;
 pub mod time;
