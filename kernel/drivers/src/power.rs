@@ -12,6 +12,7 @@ use machine::{
     mmio::Mmio,
     port::{Port8, Port16},
     sync::Once,
+    time,
 };
 
 use crate::acpi::{
@@ -181,8 +182,8 @@ impl Power {
         if let Some(register) = self.fadt.sleep_control.and_then(Register8::open)
             && self.fadt.hardware_reduced
         {
-            register.write(first << 2 | SLEEP_ENABLE);
-            return;
+            register.write((first << 2) | SLEEP_ENABLE);
+            return linger();
         }
         let blocks = [
             (self.fadt.pm1a_control, first),
@@ -191,9 +192,10 @@ impl Power {
         for (block, sleep_type) in blocks {
             if let Some(control) = block.and_then(|block| port16(block, 0)) {
                 let kept = control.read() & !(7 << 10);
-                control.write(kept | u16::from(sleep_type) << 10 | PM1_SLEEP_ENABLE);
+                control.write(kept | (u16::from(sleep_type) << 10) | PM1_SLEEP_ENABLE);
             }
         }
+        linger();
     }
 
     /// Resets the machine. Returns if that did not work or there is no way.
@@ -202,7 +204,17 @@ impl Power {
             && let Some(register) = Register8::open(address)
         {
             register.write(value);
+            linger();
         }
+    }
+}
+
+/// A hypervisor acts on these registers in a thread of its own: the processor goes on for a moment.
+fn linger() {
+    const MOMENT_NS: u64 = 500_000_000;
+    let end = time::now_ns().saturating_add(MOMENT_NS);
+    while time::now_ns() < end {
+        core::hint::spin_loop();
     }
 }
 
