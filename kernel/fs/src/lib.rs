@@ -13,11 +13,14 @@
 #![forbid(unsafe_code)]
 
 extern crate alloc;
+// The library below the adapter of the same name.
+extern crate ext4 as libext4;
 
 pub mod cache;
 pub mod dentry;
 pub mod devfs;
 pub mod directory;
+pub mod ext4;
 mod file;
 mod inode;
 mod mount;

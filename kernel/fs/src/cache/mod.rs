@@ -35,6 +35,7 @@ pub use readahead::Readahead;
 pub use shrink::{resident_pages, shrink};
 pub use store::{Fill, PageStore};
 pub use write::Writer;
+pub(crate) use writeback::{Background, flush_group, register_background, tidy, want_ticks};
 pub use writeback::{dirty_pages, set_dirty_limit, start_writeback, throttle, written_pages};
 
 use page::{FAILED, LOADING, Page, VALID};

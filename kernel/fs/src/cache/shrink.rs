@@ -20,9 +20,6 @@ use super::{
 static CACHES: SpinLock<VecDeque<Weak<PageCache>>> = SpinLock::new(VecDeque::new());
 static RESIDENT: AtomicUsize = AtomicUsize::new(0);
 static WANTED: AtomicBool = AtomicBool::new(false);
-/// Caches whose last owner turned out to be the shrinker: they end in the write-back thread, since
-/// an allocation may come from anywhere.
-static LATER: SpinLock<VecDeque<Arc<PageCache>>> = SpinLock::new(VecDeque::new());
 
 /// Pages looked at in one cache before the next has its turn.
 const STRIDE: usize = 128;
@@ -78,21 +75,10 @@ pub fn shrink(wanted: usize) -> usize {
             cache
         };
         freed += cache.evict(wanted - freed);
-        retire(cache);
+        // The shrinker may turn out to be the last owner: the end of a cache takes no lock.
+        drop(cache);
     }
     freed
-}
-
-fn retire(cache: Arc<PageCache>) {
-    if Arc::strong_count(&cache) > 1 {
-        // If the others go just now, this is the last owner after all; that race is closed by
-        // never letting the end of a cache need a lock that an allocation may hold.
-        return;
-    }
-    if let Some(mut later) = LATER.try_lock() {
-        later.push_back(cache);
-        WANTED.store(true, Ordering::Release);
-    }
 }
 
 /// Has the allocator call the shrinker. Once, at boot.
@@ -113,13 +99,6 @@ pub(super) fn is_wanted() -> bool {
 pub(super) fn balance() {
     if !WANTED.swap(false, Ordering::AcqRel) {
         return;
-    }
-    loop {
-        let cache = LATER.lock().pop_front();
-        match cache {
-            Some(cache) => drop(cache),
-            None => break,
-        }
     }
     let stats = machine::mem::stats();
     let goal = stats.total / 64;

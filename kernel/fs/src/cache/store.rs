@@ -40,6 +40,11 @@ pub trait PageStore: Send + Sync + 'static {
     /// `EIO`, `ENOSPC`.
     fn write(&self, first: u64, frames: &[Frame], size: u64) -> Result<()>;
 
+    /// Tells the files of one file system: the address of something they share.
+    fn group(&self) -> usize {
+        0
+    }
+
     /// Called after contents or size changed by a write through the cache: for the times.
     fn modified(&self) {}
 

@@ -1,12 +1,15 @@
 //! Dirty pages on their way to the store: which files have some, when they are written, and how
 //! writers are slowed down when there are too many.
 
-use alloc::{sync::Arc, vec::Vec};
+use alloc::{
+    sync::{Arc, Weak},
+    vec::Vec,
+};
 use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use errno::{Errno, Result};
 use machine::{mem::Frame, sync::SpinLock};
-use sched::{SpawnOptions, WaitQueue};
+use sched::{MutexGuard, SpawnOptions, WaitQueue};
 
 use super::{
     PageCache,
@@ -118,8 +121,61 @@ fn write_due() {
     }
 }
 
+/// Writes back every dirty page of the files of one [`PageStore::group`].
+///
+/// # Errors
+/// The first that a store reported; all files are tried.
+pub(crate) fn flush_group(group: usize) -> Result<()> {
+    let caches = LIST.lock().clone();
+    let mut result = Ok(());
+    for cache in caches {
+        if cache.store.group() == group {
+            result = result.and(cache.flush(0, u64::MAX));
+        }
+    }
+    result
+}
+
+/// What a file system does in the background.
+pub(crate) trait Background: Send + Sync {
+    /// Called every few seconds after [`want_ticks`] until it answers false: nothing is left to do.
+    fn tick(&self) -> bool;
+}
+
+static BACKGROUND: SpinLock<Vec<Weak<dyn Background>>> = SpinLock::new(Vec::new());
+static TICKING: AtomicBool = AtomicBool::new(false);
+
+/// Has `work` called in the background when ticks are wanted, as long as it lives.
+pub(crate) fn register_background(work: Weak<dyn Background>) {
+    BACKGROUND.lock().push(work);
+}
+
+/// Says that some file system has work for the background.
+pub(crate) fn want_ticks() {
+    if !TICKING.load(Ordering::Relaxed) && !TICKING.swap(true, Ordering::AcqRel) {
+        WANTED.store(true, Ordering::Release);
+        WAKE.wake_all();
+    }
+}
+
+fn tick() {
+    if !TICKING.swap(false, Ordering::AcqRel) {
+        return;
+    }
+    let all = BACKGROUND.lock().clone();
+    let mut more = false;
+    for work in all {
+        if let Some(work) = work.upgrade() {
+            more |= work.tick();
+        }
+    }
+    if more {
+        TICKING.store(true, Ordering::Release);
+    }
+}
+
 /// Takes caches without dirty pages off the list. Returns whether any are left.
-fn tidy() -> bool {
+pub(crate) fn tidy() -> bool {
     let mut clean = Vec::new();
     let mut list = LIST.lock();
     let mut at = 0;
@@ -152,14 +208,21 @@ fn tidy() -> bool {
 pub fn start_writeback() -> Result<()> {
     shrink::install();
     sched::spawn(SpawnOptions::named("writeback"), || {
+        let mut next_ns = 0;
         loop {
-            let busy = tidy();
-            let deadline = busy.then(|| machine::time::now_ns() + PERIOD_NS);
-            let _ = WAKE.wait_until(deadline, || {
+            let busy = tidy() | TICKING.load(Ordering::Acquire);
+            if busy && next_ns == 0 {
+                next_ns = machine::time::now_ns() + PERIOD_NS;
+            }
+            let _ = WAKE.wait_until(busy.then_some(next_ns), || {
                 (WANTED.swap(false, Ordering::AcqRel) || shrink::is_wanted()).then_some(())
             });
             shrink::balance();
-            write_due();
+            if next_ns != 0 && machine::time::now_ns() >= next_ns {
+                next_ns = 0;
+                write_due();
+                tick();
+            }
             let (dirty, limit) = (dirty_pages(), limit());
             if dirty >= limit / 2 {
                 write_some(dirty - limit / 4);
@@ -244,6 +307,11 @@ impl PageCache {
             self.store.release(released);
         }
         self.wake();
+    }
+
+    /// Keeps write-back of this file from starting, after waiting for one under way.
+    pub fn hold_writeback(&self) -> MutexGuard<'_, ()> {
+        self.flushing.lock()
     }
 
     /// Whether there are dirty pages.

@@ -18,6 +18,7 @@ use crate::{DeviceId, FileSystem, FileType, Inode, NAME_MAX, StatFs, types::anon
 
 pub use memfd::{Seals, add_seals, memfd, seals};
 pub use node::TmpInode;
+pub(crate) use node::dead_directory;
 
 use node::Data;
 
@@ -145,7 +146,7 @@ impl FileSystem for TmpFs {
         match self.root.lock().clone() {
             Some(root) => root,
             // Unmounted: an empty directory that nothing reaches.
-            None => node::dead_directory(),
+            None => dead_directory(),
         }
     }
 
