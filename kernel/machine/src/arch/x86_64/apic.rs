@@ -162,12 +162,12 @@ pub(crate) fn send_ipi(cpu: usize, ipi: Ipi) {
     }
 }
 
-/// Starts this CPU's timer at `count` ticks; 0 stops it. Returns what was left of the last count.
-pub(super) fn timer_start(count: u32) -> u32 {
-    let left = read(TIMER_CURRENT);
+/// Starts this CPU's timer at `count` ticks; 0 stops it.
+pub(super) fn timer_start(count: u32) {
     write(TIMER_INITIAL, count);
-    left
 }
+
+/// What is left of the last count.
 
 pub(super) fn timer_left() -> u32 {
     read(TIMER_CURRENT)

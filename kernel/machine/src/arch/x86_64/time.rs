@@ -167,6 +167,16 @@ fn khz_from_kvm_clock() -> Option<u64> {
     })
 }
 
+/// The counter's value when the timer was started between two readings; 0 (unknown) if they are far apart, because
+/// the host took the CPU away.
+fn start_if_quick(before: u64, after: u64) -> u64 {
+    if after - before > 100_000 {
+        0
+    } else {
+        before + (after - before) / 2
+    }
+}
+
 /// Starts the clock: as early as possible, so that the first measurement is long. After the APIC is on.
 pub(super) fn start(hypervisor: Hypervisor) {
     let tsc = rdtsc();
@@ -184,17 +194,26 @@ pub(super) fn start(hypervisor: Hypervisor) {
     } else {
         let block = block();
         block.timer_armed_count.store(u32::MAX, Relaxed);
+        let before = rdtsc();
         apic::timer_start(u32::MAX);
-        block.timer_armed_tsc.store(rdtsc(), Relaxed);
+        let after = rdtsc();
+        block
+            .timer_armed_tsc
+            .store(start_if_quick(before, after), Relaxed);
     }
 }
 
-/// Takes what the running timer of this CPU tells. `expired`: its end was noticed by interrupt, somewhat late.
-fn measure(left: u32, tsc: u64, expired: bool) {
+/// Takes what the running timer of this CPU tells: `left` was read between the counter values `before` and `tsc`.
+/// `expired`: its end was noticed by interrupt, somewhat late.
+fn measure(left: u32, before: u64, tsc: u64, expired: bool) {
     let block = block();
     let count = block.timer_armed_count.load(Relaxed);
     let start = block.timer_armed_tsc.load(Relaxed);
     if start == 0 || tsc <= start || (left == 0 && !expired) {
+        return;
+    }
+    // The host may have taken the CPU away in between: then the pair of readings is worth nothing.
+    if (tsc - before) * 500 > tsc - start {
         return;
     }
     let ns = (u128::from(count - left) * 1_000_000_000 / u128::from(APIC_HZ.load(Relaxed))) as u64;
@@ -215,8 +234,9 @@ pub(crate) fn refine() {
         return;
     }
     let on = super::irq_disable();
+    let before = rdtsc();
     let left = apic::timer_left();
-    measure(left, rdtsc(), false);
+    measure(left, before, rdtsc(), false);
     super::irq_restore(on);
 }
 
@@ -240,18 +260,25 @@ pub(crate) fn arm(deadline_ns: Option<u64>) {
         if EXACT.load(Relaxed) {
             apic::timer_start(count);
         } else {
-            let left = apic::timer_start(count);
-            let tsc = rdtsc();
-            measure(left, tsc, false);
+            let before = rdtsc();
+            let left = apic::timer_left();
+            measure(left, before, rdtsc(), false);
+            let before = rdtsc();
+            apic::timer_start(count);
+            let after = rdtsc();
             block.timer_armed_count.store(count, Relaxed);
-            block.timer_armed_tsc.store(rdtsc(), Relaxed);
+            block
+                .timer_armed_tsc
+                .store(start_if_quick(before, after), Relaxed);
         }
     } else {
-        let left = apic::timer_start(0);
+        let before = rdtsc();
+        let left = apic::timer_left();
         if !EXACT.load(Relaxed) {
-            measure(left, rdtsc(), false);
+            measure(left, before, rdtsc(), false);
             block.timer_armed_tsc.store(0, Relaxed);
         }
+        apic::timer_start(0);
     }
     super::irq_restore(on);
 }
@@ -261,7 +288,8 @@ pub(super) fn expired() {
     if !EXACT.load(Relaxed) && !features::has_tsc_deadline() {
         let block = block();
         if apic::timer_left() == 0 {
-            measure(0, rdtsc(), true);
+            let tsc = rdtsc();
+            measure(0, tsc, tsc, true);
             block.timer_armed_tsc.store(0, Relaxed);
         }
     }
