@@ -147,11 +147,11 @@ pub(super) unsafe fn build(memory: &[MemoryRegion], pages: &mut TablePages) {
         while at < end {
             let va = DIRECT_MAP + at as usize;
             let top = next_level(root, va >> 39 & 511);
-            if features::has_gib_pages() && at % (1 << 30) == 0 && end - at >= 1 << 30 {
-                let slot = entry(top, va >> 30 & 511);
-                if *slot == 0 {
-                    *slot = at | rw | pte::LARGE;
-                }
+            let slot = entry(top, va >> 30 & 511);
+            // A table is there already when an earlier region begins in the same GiB.
+            let free = *slot == 0 || *slot & pte::LARGE != 0;
+            if features::has_gib_pages() && free && at % (1 << 30) == 0 && end - at >= 1 << 30 {
+                *slot = at | rw | pte::LARGE;
                 at += 1 << 30;
             } else {
                 if *entry(top, va >> 30 & 511) & pte::LARGE == 0 {
