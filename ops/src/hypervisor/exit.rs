@@ -12,12 +12,14 @@ pub enum Ending {
     Signal(u8),
     /// The kernel found a fault of its own.
     Panic,
+    /// The program asked for a restart, and the machine was not to restart.
+    Reboot,
     /// Nothing was said: the machine was turned off, or QEMU was.
     Unknown,
 }
 
 impl Ending {
-    /// Reads the debug console's bytes: `exit N`, `signal N` or `panic` in the last line that is one of these.
+    /// Reads the debug console's bytes: `exit N`, `signal N`, `panic` or `reboot` in the last line that is one of these.
     pub fn read(bytes: &[u8]) -> Self {
         String::from_utf8_lossy(bytes)
             .lines()
@@ -30,6 +32,7 @@ impl Ending {
                     ("exit", Some(code)) => Some(Ending::Exit(code as u8)),
                     ("signal", Some(n)) => u8::try_from(n).ok().map(Ending::Signal),
                     ("panic", _) => Some(Ending::Panic),
+                    ("reboot", _) => Some(Ending::Reboot),
                     _ => None,
                 }
             })
@@ -42,6 +45,7 @@ impl Ending {
             Ending::Exit(code) => Some(*code),
             Ending::Signal(n) => Some(n.saturating_add(128)),
             Ending::Panic => Some(KERNEL_FAILED),
+            Ending::Reboot => Some(0),
             Ending::Unknown => None,
         }
     }
@@ -56,6 +60,7 @@ mod tests {
         assert_eq!(Ending::read(b"exit 42\n").code(), Some(42));
         assert_eq!(Ending::read(b"noise\nsignal 11").code(), Some(139));
         assert_eq!(Ending::read(b"panic\n").code(), Some(KERNEL_FAILED));
+        assert_eq!(Ending::read(b"reboot\n").code(), Some(0));
         assert_eq!(Ending::read(b"exit 1\nexit 2\n\xff\n").code(), Some(2));
         assert_eq!(Ending::read(b"exit 256\n").code(), Some(0));
         for nothing in [&b""[..], b"exit", b"exit x", b"signal 999", b"exiting 3"] {
