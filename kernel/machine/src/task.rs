@@ -37,13 +37,30 @@ pub fn switch_to(next: &Arc<Task>) {
     arch::switch_to(next)
 }
 
-/// Ends the current task for good and goes on with `next`. The current task's stack is freed with its last owner.
-pub fn exit_to(next: &Arc<Task>) -> ! {
+/// Ends the current task for good and goes on with `next`. The current task's stack is freed with its last owner;
+/// what the caller and its callers still own is leaked.
+pub fn exit_to(next: Arc<Task>) -> ! {
     arch::exit_to(next)
 }
 
-/// A task that will run `entry` on a stack of its own, with interrupts on, when first switched to. `entry` must not
-/// return: it ends with [`exit_to`].
+static RETURN_HOOK: Once<fn() -> !> = Once::new();
+
+/// Sets the function that a task goes on with when its `entry` returns, everything in it dropped: it is to end with
+/// [`exit_to`]. The first caller wins.
+pub fn set_return_hook(hook: fn() -> !) {
+    let _ = RETURN_HOOK.set(hook);
+}
+
+#[cfg(target_os = "none")]
+pub(crate) fn returned() -> ! {
+    match RETURN_HOOK.get() {
+        Some(hook) => hook(),
+        None => panic!("a task's entry returned"),
+    }
+}
+
+/// A task that will run `entry` on a stack of its own, with interrupts on, when first switched to. When `entry`
+/// returns, the task goes on with the function of [`set_return_hook`]; `entry` may also end by [`exit_to`].
 pub fn spawn(stack_size: usize, entry: Box<dyn FnOnce() + Send>) -> Result<Arc<Task>, OutOfMemory> {
     Task::new(stack_size, entry)
 }

@@ -31,12 +31,13 @@ fn main(boot: &'static machine::boot::BootInfo) -> ! {
         boot.hypervisor,
         machine::time::now_ns() / 1000
     );
-    if boot
-        .command_line
-        .split_whitespace()
-        .any(|word| word == "exit")
-    {
-        machine::power::exit(machine::power::ExitReason::Exit(0));
+    for word in boot.command_line.split_whitespace() {
+        match word {
+            "exit" => machine::power::exit(machine::power::ExitReason::Exit(0)),
+            "panic" => panic!("asked to"),
+            "overflow" => drop(tasks::overflow(1)),
+            _ => {}
+        }
     }
     machine::cpu::enable_interrupts();
     let tests: &[(&str, fn())] = &[

@@ -52,10 +52,7 @@ fn bring_in(addr: usize, access: Access) -> Result<(), Fault> {
         space()
             .map(LAZY, frame(), Prot::RW)
             .unwrap_or_else(|e| panic!("{e:?}"));
-        let weak = Arc::downgrade(&{ home });
-        if let Some(home) = weak.upgrade() {
-            task::exit_to(&home);
-        }
+        task::exit_to(home)
     });
     task::switch_to(&helper);
     Ok(())
@@ -228,8 +225,7 @@ pub fn vectors_follow_the_task() {
             DONE.fetch_add(1, Ordering::Relaxed);
             let home = back();
             drop(weak);
-            // The reference goes with the stack; `Arc` counts stay right because `exit_to` takes its own.
-            task::exit_to(&home)
+            task::exit_to(home)
         })
     });
     for _ in 0..51 {

@@ -75,11 +75,7 @@ fn home() -> Arc<Task> {
 fn errand(work: impl FnOnce() + Send + 'static) -> Arc<Task> {
     super::tasks::spawn(move || {
         work();
-        let home = Arc::downgrade(&home());
-        // `exit_to` never returns, so nothing owned may be left here: idle tasks are owned by `HOME` too.
-        if let Some(home) = home.upgrade() {
-            task::exit_to(&home);
-        }
+        task::exit_to(home())
     })
 }
 

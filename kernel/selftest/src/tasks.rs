@@ -24,10 +24,7 @@ pub fn ping_pong() {
                 task::switch_to(&home);
             }
             drop(dropped);
-            let home = Arc::downgrade(&{ home });
-            if let Some(home) = home.upgrade() {
-                task::exit_to(&home);
-            }
+            task::exit_to(home)
         }
     });
     let start = time::now_ns();
@@ -75,4 +72,21 @@ pub fn timer() {
         assert!(took + 200_000 >= ms * 1_000_000, "a timer expired early");
         assert!(took < ms * 1_000_000 + 500_000_000, "a timer expired late");
     }
+}
+
+/// Runs over the end of its stack: the guard page turns that into a report.
+pub fn overflow(depth: u64) -> u64 {
+    let other = spawn(|| {
+        fn deeper(depth: u64) -> u64 {
+            let room = core::hint::black_box([depth; 64]);
+            if depth == 0 {
+                0
+            } else {
+                deeper(depth + 1) + room[(depth % 64) as usize]
+            }
+        }
+        machine::println!("{}", deeper(1));
+    });
+    task::switch_to(&other);
+    depth
 }

@@ -23,13 +23,15 @@ fn kernel() -> Result<PathBuf> {
     Ok(target_dir().join("x86_64-unknown-none/kernel/selftest"))
 }
 
-fn passes(machine: &str, cpus: u32) -> Result<()> {
+/// Boots it with a command line; returns the exit status and what it printed.
+fn run(machine: &str, cpus: u32, command_line: &str) -> Result<(Option<i32>, String)> {
     let mut qemu = Command::new("qemu-system-x86_64")
         .args(["-machine", machine, "-smp", &cpus.to_string()])
         .args(["-accel", "tcg,thread=multi", "-cpu", "max", "-m", "128"])
         .args(["-nodefaults", "-no-user-config", "-display", "none"])
         .args(["-serial", "stdio", "-no-reboot"])
         .args(["-device", "isa-debug-exit,iobase=0x501,iosize=4"])
+        .args(["-append", command_line])
         .arg("-kernel")
         .arg(kernel()?)
         .stdin(Stdio::null())
@@ -45,12 +47,16 @@ fn passes(machine: &str, cpus: u32) -> Result<()> {
         std::thread::sleep(std::time::Duration::from_millis(20));
     }
     let output = qemu.wait_with_output()?;
-    let console = String::from_utf8_lossy(&output.stdout);
+    let console = String::from_utf8_lossy(&output.stdout).into_owned();
+    Ok((output.status.code(), console))
+}
+
+fn passes(machine: &str, cpus: u32) -> Result<()> {
+    let (code, console) = run(machine, cpus, "")?;
     // The exit device turns code 0 into status 1.
     ensure!(
-        output.status.code() == Some(1) && console.contains("all passed"),
-        "{machine} with {cpus} CPUs: {}\n{console}",
-        output.status
+        code == Some(1) && console.contains("all passed"),
+        "{machine} with {cpus} CPUs: {code:?}\n{console}"
     );
     Ok(())
 }
@@ -70,4 +76,30 @@ fn microvm_without_acpi() -> Result<()> {
 #[test]
 fn q35() -> Result<()> {
     [1, 3].into_iter().try_for_each(|cpus| passes("q35", cpus))
+}
+
+#[test]
+fn a_panic_says_where() -> Result<()> {
+    let (code, console) = run("microvm,acpi=on", 2, "panic")?;
+    ensure!(code == Some(255), "{code:?}\n{console}");
+    ensure!(
+        console.contains("kernel panic on CPU 0: asked to"),
+        "{console}"
+    );
+    ensure!(
+        console.contains("kernel/selftest/src/main.rs:"),
+        "{console}"
+    );
+    Ok(())
+}
+
+#[test]
+fn a_stack_overflow_is_reported() -> Result<()> {
+    let (code, console) = run("microvm,acpi=on", 1, "overflow")?;
+    ensure!(code == Some(255), "{code:?}\n{console}");
+    ensure!(
+        console.contains("double fault (kernel stack overflow?)"),
+        "{console}"
+    );
+    Ok(())
 }

@@ -109,6 +109,7 @@ impl Place {
 /// Makes this CPU's boot context its idle task and sets up its timer. The boot CPU calls it before the first spawn.
 pub fn init() {
     timer::set_handler(timer_expired);
+    task::set_return_hook(exit);
     CPUS.get().idle.call_once(task::current);
 }
 
@@ -157,8 +158,6 @@ pub(crate) fn spawn(
         let me = current();
         work();
         me.end();
-        drop(me);
-        exit()
     });
     let task = task::spawn(STACK_SIZE, entry).map_err(|_| SpawnError::OutOfMemory)?;
     let affinity = options.affinity;
@@ -210,9 +209,9 @@ pub(crate) fn exit() -> ! {
                 run(cpu, &next);
                 let task = next.place.task.clone();
                 drop(next);
-                task::exit_to(&task)
+                task::exit_to(task)
             }
-            None => task::exit_to(idle_task(cpu)),
+            None => task::exit_to(idle_task(cpu).clone()),
         }
     })
 }

@@ -106,7 +106,7 @@ pub(crate) fn switch_to(_next: &Arc<Task>) {
     panic!("tasks cannot be switched on the host");
 }
 
-pub(crate) fn exit_to(_next: &Arc<Task>) -> ! {
+pub(crate) fn exit_to(_next: Arc<Task>) -> ! {
     panic!("tasks cannot be switched on the host");
 }
 

@@ -83,6 +83,8 @@ fn decode(entry: u64) -> Prot {
 struct Flush {
     pages: Vec<usize>,
     all: bool,
+    /// Tables are about to be freed: even an idle CPU must forget, since it may walk them by speculation.
+    tables: bool,
 }
 
 impl Flush {
@@ -198,6 +200,7 @@ impl PageTable {
             self.flush(Flush {
                 pages: alloc::vec![va],
                 all: was_large,
+                tables: false,
             });
         }
         // SAFETY: the entry owned it, and no longer does.
@@ -293,7 +296,8 @@ impl PageTable {
                     true
                 });
                 let tables = self.prune(start..resume);
-                flush.all |= !tables.is_empty();
+                flush.tables = !tables.is_empty();
+                flush.all |= flush.tables;
                 if !flush.is_empty() {
                     self.flush(flush);
                 }
@@ -588,6 +592,11 @@ fn flush_local(all: bool, pages: impl Iterator<Item = usize>) {
     }
 }
 
+/// Forgets all translations of the user half on this CPU. Interrupts off.
+pub(super) fn flush_all() {
+    flush_local(true, core::iter::empty());
+}
+
 fn shoot_down(inner: &Inner, flush: Flush) {
     let on = super::irq_disable();
     let me = block().cpu.load(Relaxed);
@@ -595,7 +604,16 @@ fn shoot_down(inner: &Inner, flush: Flush) {
     if users & 1 << me != 0 {
         flush_local(flush.all, flush.pages.iter().copied());
     }
-    let others = users & !(1 << me);
+    let mut others = users & !(1 << me);
+    if !flush.tables {
+        for cpu in (0..crate::cpu::MAX_CPUS).filter(|cpu| users & (1 << cpu) != 0) {
+            let target = block_of(cpu);
+            target.stale.store(true, Ordering::SeqCst);
+            if target.lazy.load(Ordering::SeqCst) {
+                others &= !(1 << cpu);
+            }
+        }
+    }
     if others != 0 {
         // While waiting, serve others: two CPUs may want each other to flush.
         while SHOOTDOWN.busy.swap(true, Ordering::Acquire) {

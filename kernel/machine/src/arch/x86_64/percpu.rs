@@ -4,8 +4,7 @@
 use core::arch::asm;
 use core::mem::offset_of;
 use core::sync::atomic::{
-    AtomicBool, AtomicI32, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, AtomicUsize,
-    Ordering::Relaxed,
+    AtomicBool, AtomicI32, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed,
 };
 
 use super::io::{msr, wrmsr};
@@ -54,6 +53,10 @@ pub(super) struct CpuBlock {
     pub online: AtomicBool,
     /// [`super::paging`]: a flush is asked of this CPU.
     pub flush_wanted: AtomicBool,
+    /// It is halted in the kernel: flushes of user translations can wait until it wakes.
+    pub lazy: AtomicBool,
+    /// A flush was put off.
+    pub stale: AtomicBool,
     pub in_heap: AtomicU8,
     pub held_locks: AtomicI32,
     /// The task that runs: owned as by `Arc::into_raw`.
@@ -70,7 +73,6 @@ pub(super) struct CpuBlock {
     /// See [`super::time`].
     pub timer_armed_tsc: AtomicU64,
     pub timer_armed_count: AtomicU32,
-    pub idle_halts: AtomicUsize,
     tss: Tss,
     gdt: [u64; 10],
 }
@@ -91,6 +93,8 @@ impl CpuBlock {
             kick: AtomicBool::new(false),
             online: AtomicBool::new(false),
             flush_wanted: AtomicBool::new(false),
+            lazy: AtomicBool::new(false),
+            stale: AtomicBool::new(false),
             in_heap: AtomicU8::new(0),
             held_locks: AtomicI32::new(0),
             current: AtomicPtr::new(core::ptr::null_mut()),
@@ -101,7 +105,6 @@ impl CpuBlock {
             interrupts: AtomicU64::new(0),
             timer_armed_tsc: AtomicU64::new(0),
             timer_armed_count: AtomicU32::new(0),
-            idle_halts: AtomicUsize::new(0),
             tss: Tss {
                 _reserved: 0,
                 rsp: [0; 3],

@@ -4,7 +4,7 @@ use core::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 
 use super::kernel_map::{map_stack, phys_to_virt, root};
 use super::percpu::{self, block, block_of};
-use super::{acpi, apic, boot, features, io, task, trap};
+use super::{acpi, apic, boot, features, io, paging, task, trap};
 use crate::boot::Hypervisor;
 use crate::cpu::MAX_CPUS;
 
@@ -94,7 +94,15 @@ pub(crate) fn halt() {
     if block.kick.swap(false, Ordering::Relaxed) {
         io::irq_restore(true);
     } else {
-        block.idle_halts.fetch_add(1, Ordering::Relaxed);
+        block.lazy.store(true, Ordering::SeqCst);
         io::sti_hlt();
+        // Handlers that have run by now touch no memory of the program. Either a CPU that wants a flush sees that this
+        // one is not lazy any more, or this one sees that it is stale.
+        block.lazy.store(false, Ordering::SeqCst);
+        if block.stale.swap(false, Ordering::SeqCst) {
+            let on = io::irq_disable();
+            paging::flush_all();
+            io::irq_restore(on);
+        }
     }
 }

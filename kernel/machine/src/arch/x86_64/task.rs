@@ -183,42 +183,50 @@ pub(crate) fn with_current_task<R>(look: impl FnOnce(&Arc<Task>) -> R) -> R {
 
 pub(crate) fn switch_to(next: &Arc<Task>) {
     crate::sync::assert_may_block();
-    assert!(
-        !next.ended.load(Relaxed),
-        "switching to a task that has ended"
-    );
     let on = irq_disable();
     let current = block().current.load(Relaxed);
     if !core::ptr::eq(current, Arc::as_ptr(next)) {
-        save_live();
-        let block = block();
-        next.started.store(true, Relaxed);
-        block.previous.store(current, Relaxed);
-        let new = Arc::into_raw(next.clone()).cast_mut();
-        block.current.store(new, Relaxed);
-        // SAFETY: both tasks are owned: the new one by `current`, the old one by `previous`. `switch` makes sure that
-        // no other CPU is on the new one's stack, and its saved place is valid: it was made by `new` or by `switch`.
-        unsafe {
-            switch(
-                (*current).rsp.get(),
-                &raw const (*current).on_cpu,
-                (*new).rsp.get(),
-                &raw const (*new).on_cpu,
-            );
-        }
-        after_switch();
+        go(current, next.clone());
     }
     irq_restore(on);
 }
 
-pub(crate) fn exit_to(next: &Arc<Task>) -> ! {
+/// Leaves `current` for `next`; returns when `current` is switched to again. Interrupts are off.
+fn go(current: *mut Task, next: Arc<Task>) {
+    assert!(
+        !next.ended.load(Relaxed),
+        "switching to a task that has ended"
+    );
+    save_live();
+    let block = block();
+    next.started.store(true, Relaxed);
+    block.previous.store(current, Relaxed);
+    let new = Arc::into_raw(next).cast_mut();
+    block.current.store(new, Relaxed);
+    // SAFETY: both tasks are owned: the new one by `current`, the old one by `previous`. `switch` makes sure that
+    // no other CPU is on the new one's stack, and its saved place is valid: it was made by `new` or by `switch`.
+    unsafe {
+        switch(
+            (*current).rsp.get(),
+            &raw const (*current).on_cpu,
+            (*new).rsp.get(),
+            &raw const (*new).on_cpu,
+        );
+    }
+    after_switch();
+}
+
+pub(crate) fn exit_to(next: Arc<Task>) -> ! {
     with_current_task(|task| {
-        assert!(!Arc::ptr_eq(task, next), "a task cannot exit to itself");
+        assert!(!Arc::ptr_eq(task, &next), "a task cannot exit to itself");
         task.ended.store(true, Relaxed);
         // SAFETY: the task's own slot; dropping the table here, not when the task's last owner goes.
         drop(unsafe { (*task.page_table.get()).take() });
     });
-    switch_to(next);
+    irq_disable();
+    let current = block().current.load(Relaxed);
+    // Nothing on this stack is dropped any more: `next` becomes its CPU's owner of it.
+    go(current, next);
     unreachable!("an ended task was switched to")
 }
 
@@ -273,5 +281,5 @@ extern "C" fn first_steps() -> ! {
     if let Some(entry) = entry {
         entry();
     }
-    panic!("a task's entry returned");
+    crate::task::returned()
 }
