@@ -131,7 +131,8 @@ impl<D: BlockDevice> Ext4<D> {
         }
     }
 
-    /// Sets the size without touching blocks: growing, or after the caller's own clean-up.
+    /// Sets the size without touching blocks: growing, or after the caller's own clean-up. When it grows, the caller
+    /// sees to it that the block in which the file ended holds zeros behind the old end.
     pub fn set_size(&mut self, ino: Ino, size: u64) -> Result<()> {
         self.change(|fs| {
             let mut node = fs.file_node(ino)?;
@@ -140,8 +141,8 @@ impl<D: BlockDevice> Ext4<D> {
         })
     }
 
-    /// Sets the size and the times; when shrinking frees the blocks behind it and zeroes the rest of the last block
-    /// on the device.
+    /// Sets the size and the times; frees the blocks behind it when shrinking, and zeroes the rest of the block in
+    /// which the smaller of both sizes ends on the device. No write of the file's data may be on its way meanwhile.
     pub fn truncate(&mut self, ino: Ino, size: u64) -> Result<()> {
         let block_size = u64::from(self.sb.block_size);
         if size > self.max_size() {
@@ -150,9 +151,8 @@ impl<D: BlockDevice> Ext4<D> {
         let mut done = self.change(|fs| {
             let mut node = fs.file_node(ino)?;
             let shrinks = size <= node.size;
-            if size < node.size && size % block_size != 0 {
-                fs.zero_part(&node, size, block_size - size % block_size)?;
-            }
+            // Bytes behind the end read as zeros when the file grows, now or later.
+            fs.zero_tail(&node, size.min(node.size))?;
             fs.put_size(&mut node, size)?;
             node.mtime = fs.now();
             node.ctime = node.mtime;
@@ -195,13 +195,15 @@ impl<D: BlockDevice> Ext4<D> {
             return Err(Error::Invalid);
         }
         let (first, last) = (offset.div_ceil(block_size), end / block_size);
-        let mut started = false;
         loop {
             let done = self.change(|fs| {
                 let mut node = fs.file_node(ino)?;
-                if !started {
+                let done = first >= last
+                    || fs.remove_extents(&mut node, first as u32, last as u32, false)?;
+                if done {
+                    // Last, as bytes on the device cannot be put back when there is no space for the tree.
                     if first > last {
-                        fs.zero_part(&node, offset, len)?;
+                        fs.zero_part(&node, offset, end - offset)?;
                     } else {
                         fs.zero_part(&node, offset, first * block_size - offset)?;
                         fs.zero_part(&node, last * block_size, end - last * block_size)?;
@@ -209,12 +211,9 @@ impl<D: BlockDevice> Ext4<D> {
                     node.mtime = fs.now();
                     node.ctime = node.mtime;
                 }
-                let done = first >= last
-                    || fs.remove_extents(&mut node, first as u32, last as u32, false)?;
                 fs.store_node(&node, false)?;
                 Ok(done)
             })?;
-            started = true;
             if done {
                 return Ok(());
             }
@@ -242,12 +241,22 @@ impl<D: BlockDevice> Ext4<D> {
         self.change(|fs| {
             let mut node = fs.file_node(ino)?;
             if !keep_size && end > node.size {
+                fs.zero_tail(&node, node.size)?;
                 fs.put_size(&mut node, end)?;
                 node.mtime = fs.now();
             }
             node.ctime = fs.now();
             fs.store_node(&node, false)
         })
+    }
+
+    /// Zeroes the rest of the block in which `size` ends.
+    fn zero_tail(&mut self, node: &Node, size: u64) -> Result<()> {
+        let block_size = u64::from(self.sb.block_size);
+        match size % block_size {
+            0 => Ok(()),
+            used => self.zero_part(node, size, block_size - used),
+        }
     }
 
     /// Zeroes bytes within one block on the device, if the block holds data.
@@ -334,6 +343,9 @@ impl<D: BlockDevice> Ext4<D> {
                 let at = offset + done as u64;
                 let skip = (at % size) as usize;
                 let logical = (at / size) as u32;
+                if at > node.size {
+                    fs.zero_tail(&node, node.size)?;
+                }
                 let blocks = ((skip + data.len() - done) as u64).div_ceil(size) as u32;
                 let mut run = fs.map_node(&node, logical, blocks)?;
                 let blank = run.physical.is_none() || run.unwritten;

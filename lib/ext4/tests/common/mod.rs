@@ -89,8 +89,21 @@ pub fn fsck(path: &Path) {
 pub fn fsck_bytes(bytes: &[u8]) {
     let dir = TempDir::new();
     let path = dir.join("image");
-    std::fs::write(&path, bytes).expect("writing the image");
+    write_sparse(&path, bytes);
     fsck(&path);
+}
+
+/// Writes a file with holes where there are zeros.
+pub fn write_sparse(path: &Path, bytes: &[u8]) {
+    use std::os::unix::fs::FileExt;
+    let out = File::create(path).expect("an image file");
+    out.set_len(bytes.len() as u64).expect("growing the image");
+    const ZEROS: [u8; 16384] = [0; 16384];
+    for (at, piece) in (0u64..).step_by(16384).zip(bytes.chunks(16384)) {
+        if *piece != ZEROS[..piece.len()] {
+            out.write_all_at(piece, at).expect("writing the image");
+        }
+    }
 }
 
 /// A sparse file device.

@@ -468,7 +468,12 @@ impl Model {
                     *byte = old;
                 }
             }
-            page_write(fs, ino, first as u32, &blocks, end)
+            let result = page_write(fs, ino, first as u32, &blocks, end);
+            if result.is_err() {
+                // As a kernel does after a failed write: nothing may stay behind the end of the file.
+                fs.truncate(ino, size).expect("truncate");
+            }
+            result
         };
         let full = self.ok(result).is_none();
         let data = self.data_mut(ino);
