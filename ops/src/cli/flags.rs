@@ -14,13 +14,13 @@ pub struct GlobalFlags {
     /// Print JSON instead of tables
     #[arg(short, long, global = true)]
     pub json: bool,
-    /// Print warnings
+    /// Print warnings (they are always printed)
     #[arg(long, global = true)]
     pub show_warnings: bool,
     /// Print errors (they are always printed)
     #[arg(long, global = true)]
     pub show_errors: bool,
-    /// Print debug lines
+    /// Print debug lines: the QEMU command line
     #[arg(long, global = true)]
     pub show_debug: bool,
 }

@@ -129,7 +129,7 @@ impl PkgCommand {
         let home = Home::find()?;
         let store = Store::new(&home);
         match self {
-            PkgCommand::Load(c) => return c.execute(&home),
+            PkgCommand::Load(c) => return c.execute(&home, global),
             PkgCommand::List(c) => c.execute(&store, global)?,
             PkgCommand::Search(c) => {
                 support::arch(c.arch.as_deref().unwrap_or_default())?;
@@ -274,13 +274,16 @@ impl LocalCommand {
 }
 
 impl LoadCommand {
-    fn execute(self, home: &Home) -> Result<u8> {
+    fn execute(self, home: &Home, global: &GlobalFlags) -> Result<u8> {
         no_surplus(&self.surplus)?;
         self.nightly.check()?;
         self.nanos.check()?;
         let mut given = self.config.load()?;
         self.build.apply(&mut given)?;
         self.run.apply(&mut given)?;
+        if global.show_debug {
+            given.run_mut().verbose = Some(true);
+        }
         // Before the package is made, which can take long; its own manifest adds no ports.
         launch::check(home, &given)?;
         let store = Store::new(home);

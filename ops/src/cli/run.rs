@@ -35,7 +35,7 @@ pub struct RunCommand {
 }
 
 impl RunCommand {
-    pub fn execute(self, _global: &GlobalFlags) -> Result<u8> {
+    pub fn execute(self, global: &GlobalFlags) -> Result<u8> {
         no_surplus(&self.surplus)?;
         self.nightly.check()?;
         self.nanos.check()?;
@@ -43,6 +43,9 @@ impl RunCommand {
         let mut config = self.config.load()?;
         self.build.apply(&mut config)?;
         self.run.apply(&mut config)?;
+        if global.show_debug {
+            config.run_mut().verbose = Some(true);
+        }
         if self.qmp {
             config.run_mut().qmp = Some(true);
         }
