@@ -10,21 +10,43 @@
 
 extern crate alloc;
 
+mod arp;
+mod checksum;
 pub mod config;
-pub mod nic;
+mod dhcp;
+mod flow;
+mod frag;
+mod hash;
+mod icmp;
+mod iface;
+mod ip;
+mod neigh;
 pub mod option;
-pub mod poll;
+mod path;
+mod pkt;
+mod ports;
 pub mod query;
+mod route;
+mod run;
+mod seq;
 pub mod socket;
 mod stack;
 pub mod stats;
 mod sync;
 pub mod tcp;
+pub mod udp;
+mod wheel;
+
+pub use drivers::nic;
+pub use sched::poll;
 
 pub use config::{Cidr, Config, IfConfig, Ipv4Config, Ipv6Config, Lease, Limits};
 pub use option::{Congestion, Membership, MtuDiscover, Opt, OptName};
 pub use poll::{Events, Pollee};
+pub use run::{run, stack};
 pub use socket::{
     Control, ExtendedError, Family, Kind, MsgFlags, RecvMeta, SendMeta, Shutdown, Socket,
 };
 pub use stack::Stack;
+pub use tcp::TcpSocket;
+pub use udp::UdpSocket;

@@ -1,30 +1,133 @@
-//! The engine as its users hold it.
+//! The engine as its users hold it: what it is made of, interfaces, addresses, and questions about it.
+//! The way of a packet through it is in `path`.
 
 use alloc::boxed::Box;
-use alloc::sync::Arc;
+use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use core::sync::atomic::{AtomicU16, AtomicU64, AtomicUsize, Ordering};
 
 use errno::{Errno, Result};
+use hashbrown::HashMap;
 
-use crate::config::{Cidr, Config, IfConfig};
+use crate::config::{Cidr, Config, IfConfig, Ipv4Config, Lease};
+use crate::dhcp::Dhcp;
+use crate::flow::{FlowTable, Found, KeyedState};
+use crate::hash::Key;
+use crate::iface::{IfAddr, Interface};
+use crate::neigh::Neighbours;
 use crate::nic::Nic;
+use crate::path::Loopback;
+use crate::ports::Ports;
 use crate::query::{AddrInfo, Change, LinkInfo, NeighbourInfo, RouteInfo, SocketInfo};
+use crate::route::Routes;
 use crate::socket::{Family, Kind, Socket};
 use crate::stats::Counters;
+use crate::sync::{RwSpinLock, SpinLock};
+use crate::tcp::listen::{HalfOpen, Listeners};
+use crate::tcp::sendq::ChunkPool;
+use crate::tcp::socket::TcpSocket;
+use crate::udp::{UdpSocket, UdpTable};
+use crate::wheel::Wheel;
+
+/// What a timer wheel holds. Weak: a timer keeps nothing alive.
+pub(crate) enum Timer {
+    Conn(Weak<TcpSocket>),
+    Half(Weak<HalfOpen>),
+}
+
+/// Things done now and then for the engine as a whole; each has the time it is due next.
+#[derive(Clone, Copy)]
+pub(crate) enum Chore {
+    Neighbours,
+    TimeWait,
+    Dhcp,
+    Fragments,
+}
+
+pub(crate) const CHORES: usize = 4;
+/// Timer wheels: connections are spread over them.
+pub(crate) const WHEELS: usize = 4;
+
+type Observers = RwSpinLock<Vec<Arc<dyn Fn(&Change) + Send + Sync>>>;
+type ArmHook = RwSpinLock<Option<Arc<dyn Fn(u64) + Send + Sync>>>;
 
 /// A network engine: interfaces, addresses, routes, connections. A kernel has one; tests make many.
 pub struct Stack {
     config: Config,
     counters: Counters,
+    observers: Observers,
+    pub(crate) ifaces: RwSpinLock<Vec<Arc<Interface>>>,
+    /// Every address of this machine, and the interface it is on.
+    pub(crate) local: RwSpinLock<HashMap<IpAddr, u32, KeyedState>>,
+    pub(crate) routes: Routes,
+    pub(crate) neighbour_cache: Neighbours,
+    pub(crate) flows: FlowTable,
+    pub(crate) listeners: Listeners,
+    pub(crate) tcp_ports: Ports,
+    pub(crate) udp: UdpTable,
+    pub(crate) loopback: Loopback,
+    pub(crate) chunks: ChunkPool,
+    pub(crate) wheels: [SpinLock<Wheel<Timer>>; WHEELS],
+    pub(crate) chores: [AtomicU64; CHORES],
+    /// The time the outside was last asked to call at.
+    pub(crate) armed: AtomicU64,
+    pub(crate) arm_hook: ArmHook,
+    pub(crate) dhcp: SpinLock<Vec<Dhcp>>,
+    pub(crate) leases: RwSpinLock<Vec<Lease>>,
+    pub(crate) fragments: SpinLock<crate::frag::Fragments>,
+    /// Tokens for ICMP errors and echoes: the time up to which they are spent.
+    pub(crate) icmp_spent: AtomicU64,
+    /// Bytes held in socket buffers.
+    memory: AtomicUsize,
+    ident: AtomicU16,
+    random: AtomicU64,
+    /// For sequence numbers, ports and cookies.
+    pub(crate) secret: Key,
 }
 
 impl Stack {
     /// An engine with `lo` up and nothing else.
     pub fn new(config: Config) -> Arc<Stack> {
-        Arc::new(Stack {
-            config,
+        let table_key = Key(config.secret[0], config.secret[1]);
+        let secret = Key(config.secret[2], config.secret[3]);
+        let keyed = KeyedState(table_key);
+        let now = (config.clock)();
+        let stack = Stack {
             counters: Counters::default(),
-        })
+            observers: RwSpinLock::new(Vec::new()),
+            ifaces: RwSpinLock::new(Vec::new()),
+            local: RwSpinLock::new(HashMap::with_hasher(keyed)),
+            routes: Routes::new(keyed),
+            neighbour_cache: Neighbours::new(config.limits.neighbours, keyed),
+            flows: FlowTable::new(table_key),
+            listeners: Listeners::default(),
+            tcp_ports: Ports::new(keyed),
+            udp: UdpTable::new(table_key),
+            loopback: Loopback::default(),
+            chunks: ChunkPool::default(),
+            wheels: core::array::from_fn(|_| SpinLock::new(Wheel::new(now))),
+            chores: core::array::from_fn(|_| AtomicU64::new(u64::MAX)),
+            armed: AtomicU64::new(u64::MAX),
+            arm_hook: RwSpinLock::new(None),
+            dhcp: SpinLock::new(Vec::new()),
+            leases: RwSpinLock::new(Vec::new()),
+            fragments: SpinLock::new(crate::frag::Fragments::new(config.limits.fragments, keyed)),
+            icmp_spent: AtomicU64::new(0),
+            memory: AtomicUsize::new(0),
+            ident: AtomicU16::new(config.secret[2] as u16),
+            random: AtomicU64::new(config.secret[3] ^ now),
+            secret,
+            config,
+        };
+        stack.ifaces.write().push(Arc::new(Interface::loopback(1)));
+        for (addr, prefix) in [
+            (IpAddr::V4(Ipv4Addr::LOCALHOST), 8),
+            (IpAddr::V6(Ipv6Addr::LOCALHOST), 128),
+        ] {
+            stack.put_address(1, Cidr { addr, prefix }, u64::MAX, u64::MAX);
+        }
+        Arc::new(stack)
     }
 
     /// Adds an interface and starts its configuration; returns its index.
@@ -32,8 +135,46 @@ impl Stack {
     /// # Errors
     /// `EEXIST` when the name is taken.
     pub fn add_interface(&self, name: &str, nic: Arc<dyn Nic>, config: IfConfig) -> Result<u32> {
-        let _ = (name, nic, config);
-        Err(Errno::ENOSYS)
+        let now = self.now();
+        let iface = {
+            let mut ifaces = self.ifaces.write();
+            if ifaces.iter().any(|i| i.name == name) {
+                return Err(Errno::EEXIST);
+            }
+            let index = ifaces.len() as u32 + 1;
+            let iface = Arc::new(Interface::ethernet(index, name, nic, config.mtu));
+            ifaces.push(iface.clone());
+            iface
+        };
+        self.tell(&Change::Link(iface.info()));
+        self.serve()?;
+        match config.ipv4 {
+            Ipv4Config::None => {}
+            Ipv4Config::Dhcp => {
+                let client =
+                    Dhcp::new(&iface, self.config.host_name.as_deref(), self.random(), now);
+                self.dhcp.lock().push(client);
+                self.arm_chore(Chore::Dhcp, now);
+                self.run_dhcp(now);
+            }
+            Ipv4Config::Static { addr, gateway } => {
+                self.add_address(iface.index, addr)?;
+                if let Some(gateway) = gateway {
+                    self.add_route(RouteInfo {
+                        dst: Cidr {
+                            addr: Ipv4Addr::UNSPECIFIED.into(),
+                            prefix: 0,
+                        },
+                        gateway: Some(gateway.into()),
+                        index: iface.index,
+                        source: Some(addr.addr),
+                        metric: 0,
+                        protocol: 3,
+                    })?;
+                }
+            }
+        }
+        Ok(iface.index)
     }
 
     /// Makes a socket; `protocol` 0 is the kind's usual one.
@@ -46,58 +187,155 @@ impl Stack {
         kind: Kind,
         protocol: u8,
     ) -> Result<Arc<dyn Socket>> {
-        let _ = (family, kind, protocol);
-        Err(Errno::EPROTONOSUPPORT)
-    }
-
-    /// Takes in what the cards have, runs what is due, sends what can be sent, and returns when it
-    /// wants to run again, in nanoseconds of its clock. For tests and single-threaded hosts.
-    pub fn poll(&self) -> Option<u64> {
-        None
+        use crate::ip::proto;
+        match (kind, protocol) {
+            (Kind::Stream, 0 | proto::TCP) => Ok(TcpSocket::new(self, family)),
+            (Kind::Dgram, 0 | proto::UDP) => Ok(UdpSocket::new(self, family)),
+            (Kind::Stream | Kind::Dgram, _) => Err(Errno::EPROTONOSUPPORT),
+            (Kind::Raw, _) => Err(Errno::ESOCKTNOSUPPORT),
+        }
     }
 
     /// Calls `observer` on every change of links, addresses, routes, neighbours and leases. It is
     /// called without a lock held.
     pub fn observe(&self, observer: Box<dyn Fn(&Change) + Send + Sync>) {
-        let _ = observer;
+        self.observers.write().push(Arc::from(observer));
+    }
+
+    pub(crate) fn tell(&self, change: &Change) {
+        let observers: Vec<_> = self.observers.read().clone();
+        for observer in observers {
+            observer(change);
+        }
     }
 
     /// All interfaces.
     pub fn links(&self) -> Vec<LinkInfo> {
-        Vec::new()
+        self.ifaces.read().iter().map(|i| i.info()).collect()
     }
 
     /// All addresses.
     pub fn addresses(&self) -> Vec<AddrInfo> {
-        Vec::new()
+        let now = self.now();
+        let mut all = Vec::new();
+        for iface in self.ifaces.read().iter() {
+            for addr in iface.addrs.read().iter() {
+                all.push(addr_info(iface.index, addr, now));
+            }
+        }
+        all
     }
 
     /// All routes.
     pub fn routes(&self) -> Vec<RouteInfo> {
-        Vec::new()
+        self.routes.list()
     }
 
     /// The neighbour cache.
     pub fn neighbours(&self) -> Vec<NeighbourInfo> {
-        Vec::new()
+        self.neighbour_cache.list()
     }
 
-    /// Adds an address.
+    /// What automatic configuration holds now, one for each interface that has a lease.
+    pub fn leases(&self) -> Vec<Lease> {
+        self.leases.read().clone()
+    }
+
+    /// Adds an address, and the route to its network.
     ///
     /// # Errors
     /// `EEXIST`, `ENODEV`.
     pub fn add_address(&self, index: u32, addr: Cidr) -> Result<()> {
-        let _ = (index, addr);
-        Err(Errno::ENODEV)
+        self.add_address_until(index, addr, u64::MAX, u64::MAX)
     }
 
-    /// Removes an address.
+    /// As [`Stack::add_address`], with an end of its validity and preference in nanoseconds of the clock.
+    pub(crate) fn add_address_until(
+        &self,
+        index: u32,
+        addr: Cidr,
+        valid_ns: u64,
+        preferred_ns: u64,
+    ) -> Result<()> {
+        let iface = self.interface(index).ok_or(Errno::ENODEV)?;
+        if self.is_own(addr.addr, index) {
+            let mut addrs = iface.addrs.write();
+            if let Some(known) = addrs.iter_mut().find(|a| a.cidr.addr == addr.addr) {
+                if known.valid_ns != u64::MAX && valid_ns != u64::MAX {
+                    known.valid_ns = valid_ns;
+                    known.preferred_ns = preferred_ns;
+                    return Ok(());
+                }
+            }
+            return Err(Errno::EEXIST);
+        }
+        self.put_address(index, addr, valid_ns, preferred_ns);
+        let net = addr.network();
+        if !iface.is_loopback() {
+            let route = RouteInfo {
+                dst: net,
+                gateway: None,
+                index,
+                source: Some(addr.addr),
+                metric: 0,
+                protocol: 2,
+            };
+            if self.routes.add(route.clone()).is_ok() {
+                self.tell(&Change::Route(route, true));
+            }
+            if let IpAddr::V4(v4) = addr.addr {
+                crate::arp::announce(&iface, v4);
+            }
+        }
+        let info = iface
+            .addrs
+            .read()
+            .iter()
+            .find(|a| a.cidr == addr)
+            .map(|a| addr_info(index, a, self.now()));
+        if let Some(info) = info {
+            self.tell(&Change::Addr(info, true));
+        }
+        Ok(())
+    }
+
+    fn put_address(&self, index: u32, cidr: Cidr, valid_ns: u64, preferred_ns: u64) {
+        if let Some(iface) = self.interface(index) {
+            iface.addrs.write().push(IfAddr {
+                cidr,
+                valid_ns,
+                preferred_ns,
+                tentative: false,
+            });
+        }
+        self.local.write().insert(cidr.addr, index);
+        self.routes.changed();
+    }
+
+    /// Removes an address, with the routes that lead out from it.
     ///
     /// # Errors
     /// `EADDRNOTAVAIL`, `ENODEV`.
     pub fn remove_address(&self, index: u32, addr: Cidr) -> Result<()> {
-        let _ = (index, addr);
-        Err(Errno::ENODEV)
+        let iface = self.interface(index).ok_or(Errno::ENODEV)?;
+        let gone = {
+            let mut addrs = iface.addrs.write();
+            let at = addrs
+                .iter()
+                .position(|a| a.cidr == addr)
+                .ok_or(Errno::EADDRNOTAVAIL)?;
+            addrs.remove(at)
+        };
+        self.local.write().remove(&addr.addr);
+        self.routes.changed();
+        let routes = self
+            .routes
+            .remove(|r| r.index == index && r.source == Some(addr.addr));
+        for route in routes {
+            self.tell(&Change::Route(route, false));
+        }
+        self.tell(&Change::Addr(addr_info(index, &gone, self.now()), false));
+        Ok(())
     }
 
     /// Adds a route.
@@ -105,8 +343,23 @@ impl Stack {
     /// # Errors
     /// `EEXIST`, `ENODEV`, `ENETUNREACH` when the gateway is not on a link.
     pub fn add_route(&self, route: RouteInfo) -> Result<()> {
-        let _ = route;
-        Err(Errno::ENODEV)
+        if self.interface(route.index).is_none() {
+            return Err(Errno::ENODEV);
+        }
+        if let Some(gateway) = route.gateway {
+            let direct = self
+                .routes
+                .lookup(gateway, route.index)
+                .is_some_and(|r| r.gateway.is_none());
+            // A link-local router needs no route, and DHCP may name one outside the network (RFC 3442).
+            let link_local = matches!(gateway, IpAddr::V6(a) if a.is_unicast_link_local());
+            if !direct && !link_local && route.protocol != 16 {
+                return Err(Errno::ENETUNREACH);
+            }
+        }
+        self.routes.add(route.clone())?;
+        self.tell(&Change::Route(route, true));
+        Ok(())
     }
 
     /// Removes a route.
@@ -114,21 +367,86 @@ impl Stack {
     /// # Errors
     /// `ESRCH`.
     pub fn remove_route(&self, route: &RouteInfo) -> Result<()> {
-        let _ = route;
-        Err(Errno::ESRCH)
+        let gone = self.routes.remove(|r| {
+            r.dst == route.dst
+                && (route.index == 0 || r.index == route.index)
+                && (route.gateway.is_none() || r.gateway == route.gateway)
+        });
+        if gone.is_empty() {
+            return Err(Errno::ESRCH);
+        }
+        for route in gone {
+            self.tell(&Change::Route(route, false));
+        }
+        Ok(())
     }
 
-    /// Every TCP socket that has a local port.
+    /// Sets a neighbour by hand.
+    ///
+    /// # Errors
+    /// `ENODEV`.
+    pub fn set_neighbour(&self, index: u32, addr: IpAddr, mac: [u8; 6]) -> Result<()> {
+        let iface = self.interface(index).ok_or(Errno::ENODEV)?;
+        let waiting = self
+            .neighbour_cache
+            .set_permanent(index, addr, mac, self.now());
+        self.send_waiting(&iface, mac, waiting);
+        Ok(())
+    }
+
+    /// Forgets a neighbour.
+    ///
+    /// # Errors
+    /// `ENOENT`.
+    pub fn remove_neighbour(&self, index: u32, addr: IpAddr) -> Result<()> {
+        if self.neighbour_cache.remove(index, addr) {
+            Ok(())
+        } else {
+            Err(Errno::ENOENT)
+        }
+    }
+
+    /// Every TCP socket that has a peer or listens, TIME-WAIT included.
     pub fn tcp_sockets(&self) -> Vec<SocketInfo> {
-        Vec::new()
+        let mut all = self.listeners.list();
+        for (key, found) in self.flows.list() {
+            let mut info = SocketInfo {
+                ipv6: key.local.is_ipv6(),
+                local: SocketAddr::new(key.local, key.lport),
+                remote: SocketAddr::new(key.remote, key.rport),
+                state: 6,
+                send_queue: 0,
+                recv_queue: 0,
+                drops: 0,
+                retransmits: 0,
+            };
+            match found {
+                Found::Conn(conn) => conn.describe(&mut info),
+                Found::Half(_) => info.state = 3,
+                Found::Wait => {}
+            }
+            all.push(info);
+        }
+        all
     }
 
     /// Every UDP socket that has a local port.
     pub fn udp_sockets(&self) -> Vec<SocketInfo> {
-        Vec::new()
+        self.udp.list()
+    }
+
+    /// Bytes held in socket buffers.
+    pub fn memory(&self) -> usize {
+        self.memory.load(Ordering::Relaxed)
+    }
+
+    /// Flows in the table (connections, half-open ones, TIME-WAIT), and of these in TIME-WAIT.
+    pub fn flow_counts(&self) -> (usize, usize) {
+        (self.flows.len(), self.flows.waits())
     }
 
     /// The counters.
+    #[inline]
     pub fn counters(&self) -> &Counters {
         &self.counters
     }
@@ -136,5 +454,78 @@ impl Stack {
     /// What the engine was made with.
     pub fn config(&self) -> &Config {
         &self.config
+    }
+
+    /// The time.
+    #[inline]
+    pub(crate) fn now(&self) -> u64 {
+        (self.config.clock)()
+    }
+
+    pub(crate) fn interface(&self, index: u32) -> Option<Arc<Interface>> {
+        self.ifaces
+            .read()
+            .iter()
+            .find(|i| i.index == index)
+            .cloned()
+    }
+
+    /// Whether `addr` is one of interface `index`'s.
+    pub(crate) fn is_own(&self, addr: IpAddr, index: u32) -> bool {
+        self.local.read().get(&addr) == Some(&index)
+    }
+
+    /// Whether `addr` is this machine.
+    pub(crate) fn is_local(&self, addr: IpAddr) -> bool {
+        addr.is_loopback() || self.local.read().contains_key(&addr)
+    }
+
+    /// Takes `bytes` from the global limit; false when they are not there.
+    pub(crate) fn charge(&self, bytes: usize) -> bool {
+        let before = self.memory.fetch_add(bytes, Ordering::Relaxed);
+        if before + bytes > self.config.limits.memory {
+            self.memory.fetch_sub(bytes, Ordering::Relaxed);
+            self.counters.memory_pressures.bump();
+            return false;
+        }
+        true
+    }
+
+    /// As [`Stack::charge`], for what is there already and cannot be refused.
+    pub(crate) fn charge_anyway(&self, bytes: usize) {
+        self.memory.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    pub(crate) fn discharge(&self, bytes: usize) {
+        self.memory.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    /// Whether half of the limit is used: windows stop growing.
+    pub(crate) fn under_pressure(&self) -> bool {
+        self.memory() > self.config.limits.memory / 2
+    }
+
+    pub(crate) fn next_ident(&self) -> u16 {
+        self.ident.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// A number no peer can foresee.
+    pub(crate) fn random(&self) -> u64 {
+        let count = self
+            .random
+            .fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed);
+        crate::hash::sip24(self.secret, &[count, 0x72616e64])
+    }
+}
+
+fn addr_info(index: u32, addr: &IfAddr, now: u64) -> AddrInfo {
+    AddrInfo {
+        index,
+        addr: addr.cidr,
+        valid_s: match addr.valid_ns {
+            u64::MAX => u32::MAX,
+            at => (at.saturating_sub(now) / 1_000_000_000) as u32,
+        },
+        tentative: addr.tentative,
     }
 }

@@ -1,3 +1,20 @@
 //! TCP (RFC 9293 and its extensions).
 
+mod calls;
+pub(crate) mod cc;
+pub(crate) mod header;
 pub mod info;
+pub(crate) mod input;
+pub(crate) mod listen;
+mod loss;
+pub(crate) mod output;
+pub(crate) mod recvq;
+mod rtt;
+pub(crate) mod sendq;
+pub(crate) mod socket;
+mod sockopt;
+pub(crate) mod tcb;
+mod timer;
+pub(crate) mod timewait;
+
+pub use socket::TcpSocket;

@@ -1,0 +1,341 @@
+//! The neighbour cache: which hardware address has a next hop, with the states of RFC 4861 §7.3 for
+//! ARP and neighbour discovery alike. A connection keeps a handle of its neighbour, so that a packet
+//! finds its hardware address with one load. What asks on the link is `arp` and `ndisc`.
+
+use alloc::collections::VecDeque;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::net::IpAddr;
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use hashbrown::HashMap;
+
+use crate::nic::TxPacket;
+use crate::query::{NeighbourInfo, NeighbourState};
+use crate::sync::{RwSpinLock, SpinLock};
+
+const SECOND: u64 = 1_000_000_000;
+/// How long a confirmation holds (`base_reachable_time`).
+const REACHABLE_NS: u64 = 30 * SECOND;
+/// From first use while stale to the first probe (`delay_first_probe_time`).
+const DELAY_NS: u64 = 5 * SECOND;
+/// Between probes (`retrans_time`).
+pub(crate) const PROBE_NS: u64 = SECOND;
+/// Probes before it counts as failed (`ucast_solicit`, `mcast_solicit`).
+const PROBES: u32 = 3;
+/// Packets that wait for an answer.
+const PENDING: usize = 64;
+/// A failed or unused entry goes after this.
+const FORGET_NS: u64 = 60 * SECOND;
+
+/// A next hop on one interface.
+pub(crate) struct Neighbour {
+    pub addr: IpAddr,
+    pub index: u32,
+    /// Hardware address in the upper 48 bits, state in the lower 16: one load tells both.
+    link: AtomicU64,
+    slow: SpinLock<Slow>,
+}
+
+struct Slow {
+    /// When the state was entered or last confirmed.
+    since_ns: u64,
+    used_ns: u64,
+    probes: u32,
+    next_probe_ns: u64,
+    pending: VecDeque<TxPacket>,
+}
+
+/// What to do for a neighbour now.
+pub(crate) enum Probe {
+    /// Ask everybody on the link.
+    Broadcast,
+    /// Ask the one we believe it is.
+    Unicast([u8; 6]),
+}
+
+impl Neighbour {
+    fn new(addr: IpAddr, index: u32, now: u64) -> Neighbour {
+        Neighbour {
+            addr,
+            index,
+            link: AtomicU64::new(0),
+            slow: SpinLock::new(Slow {
+                since_ns: now,
+                used_ns: now,
+                probes: 0,
+                next_probe_ns: u64::MAX,
+                pending: VecDeque::new(),
+            }),
+        }
+    }
+
+    fn set(&self, mac: Option<[u8; 6]>, state: NeighbourState) {
+        let mut word = state as u64;
+        if let Some(m) = mac {
+            word |= u64::from_be_bytes([m[0], m[1], m[2], m[3], m[4], m[5], 0, 0]);
+        }
+        self.link.store(word, Ordering::Release);
+    }
+
+    /// State and hardware address.
+    pub fn get(&self) -> (u16, [u8; 6]) {
+        let word = self.link.load(Ordering::Acquire);
+        let b = word.to_be_bytes();
+        (word as u16, [b[0], b[1], b[2], b[3], b[4], b[5]])
+    }
+
+    /// The hardware address if a packet can go there with no further ado.
+    #[inline]
+    pub fn fast(&self) -> Option<[u8; 6]> {
+        let word = self.link.load(Ordering::Acquire);
+        if word as u16
+            & (NeighbourState::Reachable as u16
+                | NeighbourState::Permanent as u16
+                | NeighbourState::Delay as u16
+                | NeighbourState::Probe as u16)
+            == 0
+        {
+            return None;
+        }
+        let b = word.to_be_bytes();
+        Some([b[0], b[1], b[2], b[3], b[4], b[5]])
+    }
+
+    /// For a packet when [`Neighbour::fast`] has no answer: the address after all (it was stale), or the
+    /// packet is kept until there is one. The second value asks the caller to probe now.
+    pub fn slow(&self, now: u64, packet: TxPacket) -> (Option<([u8; 6], TxPacket)>, bool) {
+        let mut slow = self.slow.lock();
+        slow.used_ns = now;
+        let (state, mac) = self.get();
+        if state & NeighbourState::Stale as u16 != 0 {
+            self.set(Some(mac), NeighbourState::Delay);
+            slow.since_ns = now;
+            slow.probes = 0;
+            slow.next_probe_ns = now + DELAY_NS;
+            return (Some((mac, packet)), false);
+        }
+        if let Some(mac) = self.fast() {
+            return (Some((mac, packet)), false);
+        }
+        if slow.pending.len() >= PENDING {
+            slow.pending.pop_front();
+        }
+        slow.pending.push_back(packet);
+        if state == NeighbourState::Incomplete as u16 {
+            return (None, false);
+        }
+        // New or failed: ask (again).
+        self.set(None, NeighbourState::Incomplete);
+        slow.since_ns = now;
+        slow.probes = 1;
+        slow.next_probe_ns = now + PROBE_NS;
+        (None, true)
+    }
+
+    /// News from the link: `confirmed` when it answered us, else it only spoke of itself.
+    /// Returns the packets that waited.
+    pub fn learn(&self, mac: [u8; 6], confirmed: bool, now: u64) -> VecDeque<TxPacket> {
+        let mut slow = self.slow.lock();
+        let (state, old) = self.get();
+        if state == NeighbourState::Permanent as u16 {
+            return VecDeque::new();
+        }
+        let state = if confirmed {
+            NeighbourState::Reachable
+        } else if old == mac && state == NeighbourState::Reachable as u16 {
+            return VecDeque::new();
+        } else {
+            NeighbourState::Stale
+        };
+        self.set(Some(mac), state);
+        slow.since_ns = now;
+        slow.probes = 0;
+        slow.next_probe_ns = u64::MAX;
+        core::mem::take(&mut slow.pending)
+    }
+
+    /// A layer above heard from it (an acknowledgement that moved the window).
+    pub fn confirm(&self, now: u64) {
+        let (state, mac) = self.get();
+        if state
+            & (NeighbourState::Stale as u16
+                | NeighbourState::Delay as u16
+                | NeighbourState::Probe as u16)
+            != 0
+        {
+            let mut slow = self.slow.lock();
+            self.set(Some(mac), NeighbourState::Reachable);
+            slow.since_ns = now;
+            slow.next_probe_ns = u64::MAX;
+        }
+    }
+
+    /// Moves the state on with time. Returns a probe to send, packets that are given up, and whether the entry can go.
+    fn age(&self, now: u64) -> (Option<Probe>, VecDeque<TxPacket>, bool) {
+        let mut slow = self.slow.lock();
+        let (state, mac) = self.get();
+        let none = VecDeque::new();
+        if state == NeighbourState::Permanent as u16 {
+            return (None, none, false);
+        }
+        if state == NeighbourState::Reachable as u16 {
+            if now.saturating_sub(slow.since_ns) >= REACHABLE_NS {
+                self.set(Some(mac), NeighbourState::Stale);
+                slow.since_ns = now;
+            }
+            return (None, none, false);
+        }
+        if state == NeighbourState::Stale as u16 || state == NeighbourState::Failed as u16 {
+            let gone = now.saturating_sub(slow.since_ns.max(slow.used_ns)) >= FORGET_NS;
+            return (None, none, gone);
+        }
+        if now < slow.next_probe_ns {
+            return (None, none, false);
+        }
+        let unicast = state != NeighbourState::Incomplete as u16;
+        if slow.probes >= PROBES {
+            self.set(None, NeighbourState::Failed);
+            slow.since_ns = now;
+            slow.next_probe_ns = u64::MAX;
+            return (None, core::mem::take(&mut slow.pending), false);
+        }
+        slow.probes += 1;
+        slow.next_probe_ns = now + PROBE_NS;
+        if unicast {
+            self.set(Some(mac), NeighbourState::Probe);
+            (Some(Probe::Unicast(mac)), none, false)
+        } else {
+            (Some(Probe::Broadcast), none, false)
+        }
+    }
+
+    fn wants_time(&self) -> bool {
+        let (state, _) = self.get();
+        state != NeighbourState::Permanent as u16
+    }
+
+    pub fn info(&self) -> NeighbourInfo {
+        let (state, mac) = self.get();
+        let state = match state {
+            0x02 => NeighbourState::Reachable,
+            0x04 => NeighbourState::Stale,
+            0x08 => NeighbourState::Delay,
+            0x10 => NeighbourState::Probe,
+            0x20 => NeighbourState::Failed,
+            0x80 => NeighbourState::Permanent,
+            _ => NeighbourState::Incomplete,
+        };
+        let known = !matches!(state, NeighbourState::Incomplete | NeighbourState::Failed);
+        NeighbourInfo {
+            index: self.index,
+            addr: self.addr,
+            mac: known.then_some(mac),
+            state,
+        }
+    }
+}
+
+/// All neighbours of an engine.
+pub(crate) struct Neighbours {
+    table: RwSpinLock<HashMap<(u32, IpAddr), Arc<Neighbour>, crate::flow::KeyedState>>,
+    limit: usize,
+}
+
+/// What a turn of the clock asks for.
+#[derive(Default)]
+pub(crate) struct Aged {
+    pub probes: Vec<(Arc<Neighbour>, Probe)>,
+    pub given_up: Vec<(Arc<Neighbour>, VecDeque<TxPacket>)>,
+    pub again: bool,
+}
+
+impl Neighbours {
+    pub fn new(limit: usize, hasher: crate::flow::KeyedState) -> Neighbours {
+        Neighbours {
+            table: RwSpinLock::new(HashMap::with_hasher(hasher)),
+            limit,
+        }
+    }
+
+    pub fn find(&self, index: u32, addr: IpAddr) -> Option<Arc<Neighbour>> {
+        self.table.read().get(&(index, addr)).cloned()
+    }
+
+    /// The entry for a next hop, made if need be. At the limit, an entry that nobody can miss goes first.
+    pub fn entry(&self, index: u32, addr: IpAddr, now: u64) -> Arc<Neighbour> {
+        if let Some(found) = self.find(index, addr) {
+            return found;
+        }
+        let mut table = self.table.write();
+        if table.len() >= self.limit {
+            let victim = table
+                .iter()
+                .filter(|(_, n)| n.get().0 != NeighbourState::Permanent as u16)
+                .min_by_key(|(_, n)| {
+                    let kept = n.get().0
+                        & (NeighbourState::Reachable as u16 | NeighbourState::Delay as u16);
+                    (kept, n.slow.lock().used_ns)
+                })
+                .map(|(key, _)| *key);
+            if let Some(victim) = victim {
+                table.remove(&victim);
+            }
+        }
+        table
+            .entry((index, addr))
+            .or_insert_with(|| Arc::new(Neighbour::new(addr, index, now)))
+            .clone()
+    }
+
+    /// Sets an entry by hand.
+    pub fn set_permanent(
+        &self,
+        index: u32,
+        addr: IpAddr,
+        mac: [u8; 6],
+        now: u64,
+    ) -> VecDeque<TxPacket> {
+        let entry = self.entry(index, addr, now);
+        let waiting = entry.learn(mac, true, now);
+        entry.set(Some(mac), NeighbourState::Permanent);
+        waiting
+    }
+
+    /// Removes an entry; handles of it fall back to asking again.
+    pub fn remove(&self, index: u32, addr: IpAddr) -> bool {
+        match self.table.write().remove(&(index, addr)) {
+            Some(entry) => {
+                entry.set(None, NeighbourState::Failed);
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Moves all entries on with time; the caller sends the probes and reports the packets given up.
+    pub fn age(&self, now: u64) -> Aged {
+        let entries: Vec<Arc<Neighbour>> = self.table.read().values().cloned().collect();
+        let mut aged = Aged::default();
+        for entry in entries {
+            let (probe, dropped, gone) = entry.age(now);
+            aged.again |= entry.wants_time();
+            if let Some(probe) = probe {
+                aged.probes.push((entry.clone(), probe));
+            }
+            if gone {
+                self.table.write().remove(&(entry.index, entry.addr));
+                // A connection may still hold the handle: it asks anew through it, so it must not look alive.
+                entry.set(None, NeighbourState::Failed);
+            }
+            if !dropped.is_empty() {
+                aged.given_up.push((entry, dropped));
+            }
+        }
+        aged
+    }
+
+    pub fn list(&self) -> Vec<NeighbourInfo> {
+        self.table.read().values().map(|n| n.info()).collect()
+    }
+}

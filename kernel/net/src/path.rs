@@ -1,0 +1,627 @@
+//! The way of a packet through the engine: in from a card or the loopback to a protocol, out from a
+//! protocol by route and neighbour to a card; and the turning of its clock.
+
+use alloc::collections::VecDeque;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::net::{IpAddr, Ipv4Addr};
+use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use errno::{Errno, Result};
+
+use crate::iface::{ETH, ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Interface};
+use crate::ip::{self, IpMeta, IpOut, Parsed, proto};
+use crate::neigh::Probe;
+use crate::nic::{Header, TxPacket};
+use crate::pkt::InPacket;
+use crate::query::Change;
+use crate::route::{Dst, Hop};
+use crate::stack::{CHORES, Chore, Stack, Timer, WHEELS};
+use crate::sync::SpinLock;
+use crate::{arp, icmp, tcp, udp};
+
+/// How many packets of a queue are taken before others get a turn (`netdev_budget`).
+pub(crate) const BUDGET: usize = 64;
+/// Packets the loopback holds for each CPU before it drops, which only a loop of programs can reach.
+const LOOP_LIMIT: usize = 65_536;
+const LOOPS: usize = 16;
+
+#[derive(Default)]
+struct LoopQueue {
+    packets: SpinLock<VecDeque<TxPacket>>,
+    len: AtomicUsize,
+    draining: AtomicBool,
+}
+
+/// Packets this machine sent to itself. They are delivered by the sender itself, once it holds no
+/// lock: no other thread is needed for a packet over `lo`.
+#[derive(Default)]
+pub(crate) struct Loopback {
+    queues: [LoopQueue; LOOPS],
+}
+
+impl Stack {
+    /// Takes in what the cards have, runs what is due, sends what can be sent, and returns when it
+    /// wants to run again, in nanoseconds of its clock. For tests and single-threaded hosts.
+    pub fn poll(&self) -> Option<u64> {
+        let ifaces: Vec<Arc<Interface>> = self.ifaces.read().clone();
+        for iface in &ifaces {
+            let Some(nic) = &iface.nic else { continue };
+            for queue in 0..nic.queue_count() {
+                while self.receive(iface, queue) == BUDGET {}
+            }
+        }
+        self.drain_loopback();
+        let next = self.run_timers();
+        for iface in &ifaces {
+            if let Some(nic) = &iface.nic {
+                for queue in 0..nic.queue_count() {
+                    iface.flush(queue);
+                }
+            }
+        }
+        next
+    }
+
+    /// Takes up to a budget of packets from one queue; returns how many there were.
+    pub(crate) fn receive(&self, iface: &Arc<Interface>, queue: usize) -> usize {
+        let Some(nic) = &iface.nic else {
+            return 0;
+        };
+        let now = self.now();
+        let count = nic.receive(queue, BUDGET, &mut |packet| {
+            self.input(iface, packet.into(), now);
+        });
+        if count > 0 {
+            iface.flush(queue);
+            self.drain_loopback();
+        }
+        count
+    }
+
+    /// One received frame.
+    pub(crate) fn input(&self, iface: &Arc<Interface>, packet: InPacket, now: u64) {
+        let head = packet.head();
+        let Some(eth) = head.get(..ETH) else {
+            return;
+        };
+        // A frame for another station shows up when the card receives all.
+        if !iface.is_loopback() && eth[..6] != iface.mac && eth[0] & 1 == 0 {
+            return;
+        }
+        if !iface.is_up() {
+            return;
+        }
+        match u16::from_be_bytes([eth[12], eth[13]]) {
+            ETHERTYPE_IPV4 => self.input_v4(iface, packet, now),
+            ETHERTYPE_IPV6 => self.input_v6(iface, packet, now),
+            ETHERTYPE_ARP if !iface.is_loopback() => arp::input(self, iface, packet, now),
+            _ => {}
+        }
+    }
+
+    fn input_v4(&self, iface: &Arc<Interface>, mut packet: InPacket, now: u64) {
+        match ip::parse_v4(self, iface, &mut packet) {
+            Parsed::Whole(meta) => self.deliver(meta, packet, now),
+            Parsed::Fragment {
+                meta,
+                offset,
+                more,
+                ident,
+                ..
+            } => {
+                // Only for us: nothing is kept for others.
+                if !self.accepts(&meta) {
+                    self.counters().ip_in_addr_errors.bump();
+                    return;
+                }
+                self.input_fragment(meta, offset, more, ident, packet, now);
+            }
+            Parsed::Bad => {}
+        }
+    }
+
+    fn input_v6(&self, iface: &Arc<Interface>, mut packet: InPacket, now: u64) {
+        match ip::parse_v6(self, iface, &mut packet) {
+            Parsed::Whole(meta) => self.deliver(meta, packet, now),
+            Parsed::Fragment {
+                meta,
+                offset,
+                more,
+                ident,
+                ..
+            } => {
+                if self.accepts(&meta) {
+                    self.input_fragment(meta, offset, more, ident, packet, now);
+                }
+            }
+            Parsed::Bad => {}
+        }
+    }
+
+    fn input_fragment(
+        &self,
+        meta: IpMeta,
+        offset: usize,
+        more: bool,
+        ident: u32,
+        packet: InPacket,
+        now: u64,
+    ) {
+        self.counters().ip_reasm_reqds.bump();
+        let iface = meta.iface.clone();
+        let (whole, evicted) = self
+            .fragments
+            .lock()
+            .add(&meta, offset, more, ident, packet, now);
+        self.counters().ip_reasm_fails.add(evicted as u64);
+        self.arm_chore(Chore::Fragments, now + crate::frag::TIMEOUT_NS);
+        if let Some(bytes) = whole {
+            self.counters().ip_reasm_oks.bump();
+            let mut packet = InPacket::assembled(bytes);
+            let parsed = if meta.dst.is_ipv4() {
+                ip::parse_v4(self, &iface, &mut packet)
+            } else {
+                ip::parse_v6(self, &iface, &mut packet)
+            };
+            if let Parsed::Whole(meta) = parsed {
+                self.deliver(meta, packet, now);
+            }
+        }
+    }
+
+    /// Whether a packet is for this machine.
+    fn accepts(&self, meta: &IpMeta) -> bool {
+        match meta.dst {
+            IpAddr::V4(dst) => {
+                self.is_local(meta.dst) || dst.is_multicast() || self.is_broadcast(meta, dst)
+            }
+            IpAddr::V6(dst) => self.is_local(meta.dst) || dst.is_multicast(),
+        }
+    }
+
+    fn is_broadcast(&self, meta: &IpMeta, dst: Ipv4Addr) -> bool {
+        dst.is_broadcast()
+            || meta
+                .iface
+                .addrs
+                .read()
+                .iter()
+                .any(|a| a.cidr.broadcast() == Some(dst))
+    }
+
+    /// To the transport protocol.
+    fn deliver(&self, mut meta: IpMeta, packet: InPacket, now: u64) {
+        let counters = self.counters();
+        if meta.proto == proto::TCP {
+            // The flow table knows our addresses: they are looked at only when it has no answer.
+            counters.ip_in_delivers.bump();
+            tcp::input::input(self, &meta, packet, now);
+            return;
+        }
+        if let IpAddr::V4(dst) = meta.dst {
+            if !self.is_local(meta.dst) {
+                meta.many = dst.is_multicast() || self.is_broadcast(&meta, dst);
+                // Without an address, DHCP's answers come to the address that is offered.
+                let configuring = meta.proto == proto::UDP && meta.iface.first_addr(true).is_none();
+                if !meta.many && !configuring {
+                    counters.ip_in_addr_errors.bump();
+                    return;
+                }
+            }
+        } else if !meta.many && !self.is_local(meta.dst) {
+            counters.ip6_in_addr_errors.bump();
+            return;
+        }
+        match meta.proto {
+            proto::UDP => {
+                counters.ip_in_delivers.bump();
+                udp::input(self, &meta, packet, now);
+            }
+            proto::ICMP if meta.dst.is_ipv4() => {
+                counters.ip_in_delivers.bump();
+                icmp::input(self, &meta, packet, now);
+            }
+            _ => {
+                counters.ip_in_unknown_protos.bump();
+                icmp::send_error(
+                    self,
+                    &meta,
+                    &packet,
+                    icmp::UNREACHABLE,
+                    icmp::CODE_PROTO,
+                    now,
+                );
+            }
+        }
+    }
+
+    /// Where packets to `dst` go: from `src` if the socket is bound, out of interface `index` if that is not 0.
+    pub(crate) fn route(&self, dst: IpAddr, src: Option<IpAddr>, index: u32) -> Result<Dst> {
+        let generation = self.routes.generation();
+        if self.is_local(dst) {
+            let iface = self.interface(1).ok_or(Errno::ENETUNREACH)?;
+            return Ok(Dst {
+                src: src.unwrap_or(dst),
+                mtu: iface.mtu(),
+                iface,
+                hop: Hop::Local,
+                generation,
+            });
+        }
+        let everybody = matches!(dst, IpAddr::V4(a) if a.is_broadcast());
+        let multicast = dst.is_multicast();
+        let route = self.routes.lookup(dst, index);
+        let (out, gateway, preferred) = match route {
+            Some(route) => (route.index, route.gateway, route.source),
+            // Broadcast and multicast need an interface, not a route.
+            None if (everybody || multicast) && index != 0 => (index, None, None),
+            None if everybody || multicast => {
+                let first = self
+                    .ifaces
+                    .read()
+                    .iter()
+                    .find(|i| !i.is_loopback() && i.is_up())
+                    .map(|i| i.index);
+                (first.ok_or(Errno::ENETUNREACH)?, None, None)
+            }
+            None => {
+                self.counters().ip_out_no_routes.bump();
+                return Err(Errno::ENETUNREACH);
+            }
+        };
+        let iface = self.interface(out).ok_or(Errno::ENETUNREACH)?;
+        if !iface.is_up() {
+            return Err(Errno::ENETDOWN);
+        }
+        let src = match src
+            .or(preferred)
+            .or_else(|| iface.first_addr(dst.is_ipv4()))
+        {
+            Some(src) => src,
+            None if everybody => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            None => return Err(Errno::EADDRNOTAVAIL),
+        };
+        let directed = match dst {
+            IpAddr::V4(v4) => iface
+                .addrs
+                .read()
+                .iter()
+                .any(|a| a.cidr.broadcast() == Some(v4)),
+            IpAddr::V6(_) => false,
+        };
+        let hop = match dst {
+            _ if everybody || directed => Hop::Fixed([0xff; 6]),
+            IpAddr::V4(a) if multicast => {
+                let [_, b, c, d] = a.octets();
+                Hop::Fixed([0x01, 0x00, 0x5e, b & 0x7f, c, d])
+            }
+            IpAddr::V6(a) if multicast => {
+                let o = a.octets();
+                Hop::Fixed([0x33, 0x33, o[12], o[13], o[14], o[15]])
+            }
+            _ => Hop::Neighbour(self.neighbour_cache.entry(
+                iface.index,
+                gateway.unwrap_or(dst),
+                self.now(),
+            )),
+        };
+        let mtu = match self.routes.pmtu(dst, self.now()) {
+            Some(mtu) => mtu.min(iface.mtu()),
+            None => iface.mtu(),
+        };
+        Ok(Dst {
+            iface,
+            src,
+            hop,
+            mtu,
+            generation,
+        })
+    }
+
+    /// Sends a packet that begins with an Ethernet header whose addresses are still to be filled.
+    #[inline]
+    pub(crate) fn output(&self, dst: &Dst, mut packet: TxPacket, now: u64) {
+        let counters = self.counters();
+        counters.ip_out_requests.bump();
+        counters.out_octets.add((packet.len() - ETH) as u64);
+        let mac = match &dst.hop {
+            Hop::Local => return self.loop_back(&dst.iface, packet),
+            Hop::Fixed(mac) => *mac,
+            Hop::Neighbour(neighbour) => match neighbour.fast() {
+                Some(mac) => mac,
+                None => {
+                    return self.output_slow(dst, neighbour.addr, packet, now);
+                }
+            },
+        };
+        fill_eth(&mut packet, mac, dst.iface.mac);
+        dst.iface.transmit(packet);
+    }
+
+    fn output_slow(&self, dst: &Dst, hop: IpAddr, packet: TxPacket, now: u64) {
+        // The socket's handle may be of an entry that has been forgotten since.
+        let neighbour = self.neighbour_cache.entry(dst.iface.index, hop, now);
+        let (ready, ask) = neighbour.slow(now, packet);
+        if let Some((mac, mut packet)) = ready {
+            fill_eth(&mut packet, mac, dst.iface.mac);
+            dst.iface.transmit(packet);
+        }
+        if ask {
+            self.probe(&dst.iface, hop, Probe::Broadcast);
+        }
+        self.arm_neighbours(now);
+        if let Hop::Neighbour(handle) = &dst.hop {
+            if !Arc::ptr_eq(handle, &neighbour) {
+                self.routes.changed();
+            }
+        }
+    }
+
+    /// Packets that waited for a hardware address.
+    pub(crate) fn send_waiting(
+        &self,
+        iface: &Interface,
+        mac: [u8; 6],
+        waiting: VecDeque<TxPacket>,
+    ) {
+        for mut packet in waiting {
+            fill_eth(&mut packet, mac, iface.mac);
+            iface.transmit(packet);
+        }
+    }
+
+    fn probe(&self, iface: &Interface, target: IpAddr, probe: Probe) {
+        let last = match probe {
+            Probe::Broadcast => None,
+            Probe::Unicast(mac) => Some(mac),
+        };
+        if let IpAddr::V4(target) = target {
+            let source = match iface.first_addr(true) {
+                Some(IpAddr::V4(a)) => a,
+                _ => Ipv4Addr::UNSPECIFIED,
+            };
+            arp::request(iface, target, last, source);
+        }
+    }
+
+    /// Sends a small datagram of a protocol of the engine's own, in fragments if need be.
+    pub(crate) fn send_datagram(&self, out: &IpOut, bytes: &[u8], index: u32, now: u64) {
+        let src = (!out.src.is_unspecified()).then_some(out.src);
+        let Ok(dst) = self.route(out.dst, src, index) else {
+            return;
+        };
+        if out.header_len() + bytes.len() > dst.mtu as usize {
+            crate::frag::send(self, &dst, out, bytes, now);
+            return;
+        }
+        let mut header = Header::new();
+        out.emit(&mut header, bytes.len());
+        self.output(&dst, icmp::with_payload(header, bytes), now);
+    }
+
+    fn loop_back(&self, lo: &Interface, packet: TxPacket) {
+        lo.count_looped(packet.len());
+        let queue = &self.loopback.queues[crate::sync::cpu_id() % LOOPS];
+        let mut packets = queue.packets.lock();
+        if packets.len() < LOOP_LIMIT {
+            packets.push_back(packet);
+            queue.len.store(packets.len(), Ordering::Release);
+        }
+    }
+
+    /// A multicast packet that left through `iface` and that sockets here want as well.
+    pub(crate) fn loop_multicast(&self, iface: &Interface, packet: &TxPacket) {
+        let mut copy = packet.clone();
+        copy.offload = None;
+        if let Some(eth) = copy.header.get_mut(..6) {
+            eth.fill(0xff);
+        }
+        let queue = &self.loopback.queues[crate::sync::cpu_id() % LOOPS];
+        let _ = iface;
+        let mut packets = queue.packets.lock();
+        if packets.len() < LOOP_LIMIT {
+            packets.push_back(copy);
+            queue.len.store(packets.len(), Ordering::Release);
+        }
+    }
+
+    /// Whether `addr` is a broadcast address of a link of ours.
+    pub(crate) fn is_broadcast_addr(&self, addr: Ipv4Addr) -> bool {
+        addr.is_broadcast()
+            || self.ifaces.read().iter().any(|iface| {
+                iface
+                    .addrs
+                    .read()
+                    .iter()
+                    .any(|a| a.cidr.broadcast() == Some(addr))
+            })
+    }
+
+    /// Delivers what was sent over `lo`. Called wherever a packet may have been sent and no lock is held.
+    #[inline]
+    pub(crate) fn drain_loopback(&self) {
+        for queue in &self.loopback.queues {
+            if queue.len.load(Ordering::Acquire) != 0 {
+                self.drain_queue(queue);
+            }
+        }
+    }
+
+    fn drain_queue(&self, queue: &LoopQueue) {
+        let Some(lo) = self.interface(1) else { return };
+        // One drainer at a time keeps the order of packets; it sees what comes in meanwhile.
+        while queue.len.load(Ordering::Acquire) != 0 {
+            if queue.draining.swap(true, Ordering::Acquire) {
+                return;
+            }
+            let now = self.now();
+            loop {
+                let packet = {
+                    let mut packets = queue.packets.lock();
+                    let packet = packets.pop_front();
+                    queue.len.store(packets.len(), Ordering::Release);
+                    packet
+                };
+                let Some(packet) = packet else { break };
+                self.input(&lo, InPacket::looped(packet), now);
+            }
+            queue.draining.store(false, Ordering::Release);
+        }
+    }
+
+    /// Arms a timer of a connection.
+    pub(crate) fn schedule(&self, spread: u64, at: u64, timer: Timer) {
+        self.wheels[spread as usize % WHEELS]
+            .lock()
+            .insert(at, timer);
+        self.ask_for_call(at);
+    }
+
+    /// Makes a chore due at `at` or before.
+    pub(crate) fn arm_chore(&self, chore: Chore, at: u64) {
+        self.chores[chore as usize].fetch_min(at, Ordering::AcqRel);
+        self.ask_for_call(at);
+    }
+
+    pub(crate) fn arm_neighbours(&self, now: u64) {
+        if self.chores[Chore::Neighbours as usize].load(Ordering::Acquire) == u64::MAX {
+            self.arm_chore(Chore::Neighbours, now + crate::neigh::PROBE_NS);
+        }
+    }
+
+    /// Sees to it that [`Stack::run_timers`] is called at `at` or before.
+    fn ask_for_call(&self, at: u64) {
+        if at < self.armed.load(Ordering::Acquire) {
+            self.armed.fetch_min(at, Ordering::AcqRel);
+            let hook = self.arm_hook.read().clone();
+            if let Some(hook) = hook {
+                hook(at);
+            }
+        }
+    }
+
+    /// Runs what is due; returns when the next is.
+    pub(crate) fn run_timers(&self) -> Option<u64> {
+        let now = self.now();
+        self.armed.store(u64::MAX, Ordering::Release);
+        let mut due = Vec::new();
+        for wheel in &self.wheels {
+            wheel.lock().advance(now, &mut due);
+        }
+        for timer in due {
+            match timer {
+                Timer::Conn(conn) => {
+                    if let Some(conn) = conn.upgrade() {
+                        conn.on_timer(now);
+                    }
+                }
+                Timer::Half(half) => {
+                    if let Some(half) = half.upgrade() {
+                        tcp::listen::on_timer(self, &half, now);
+                    }
+                }
+            }
+        }
+        for chore in 0..CHORES {
+            let at = &self.chores[chore];
+            if at.load(Ordering::Acquire) <= now {
+                at.store(u64::MAX, Ordering::Release);
+                self.run_chore(chore, now);
+            }
+        }
+        self.drain_loopback();
+        let mut next = u64::MAX;
+        for wheel in &self.wheels {
+            next = next.min(wheel.lock().next_ns().unwrap_or(u64::MAX));
+        }
+        for chore in &self.chores {
+            next = next.min(chore.load(Ordering::Acquire));
+        }
+        if next == u64::MAX {
+            return None;
+        }
+        self.ask_for_call(next);
+        Some(next)
+    }
+
+    fn run_chore(&self, chore: usize, now: u64) {
+        const NEIGHBOURS: usize = Chore::Neighbours as usize;
+        const TIME_WAIT: usize = Chore::TimeWait as usize;
+        const DHCP: usize = Chore::Dhcp as usize;
+        match chore {
+            NEIGHBOURS => {
+                let aged = self.neighbour_cache.age(now);
+                for (neighbour, probe) in aged.probes {
+                    if let Some(iface) = self.interface(neighbour.index) {
+                        self.probe(&iface, neighbour.addr, probe);
+                    }
+                }
+                for (neighbour, packets) in aged.given_up {
+                    self.tell(&Change::Neighbour(neighbour.info(), true));
+                    self.unreachable(packets, now);
+                }
+                if aged.again {
+                    self.arm_chore(Chore::Neighbours, now + crate::neigh::PROBE_NS);
+                }
+            }
+            TIME_WAIT => {
+                let next = self.flows.expire(now, |key, wait| {
+                    self.tcp_ports.release(key.lport, &wait.binding);
+                });
+                if let Some(next) = next {
+                    self.arm_chore(Chore::TimeWait, next);
+                }
+            }
+            DHCP => self.run_dhcp(now),
+            _ => {
+                let (failed, next) = self.fragments.lock().expire(now);
+                self.counters().ip_reasm_timeout.add(failed as u64);
+                self.counters().ip_reasm_fails.add(failed as u64);
+                if let Some(next) = next {
+                    self.arm_chore(Chore::Fragments, next);
+                }
+            }
+        }
+    }
+
+    /// A neighbour does not answer: the sockets whose packets waited hear of it, as from a router.
+    fn unreachable(&self, packets: VecDeque<TxPacket>, now: u64) {
+        for packet in packets {
+            let bytes = packet.to_vec();
+            if bytes.len() > ETH {
+                icmp::own_unreachable(self, &bytes[ETH..], now);
+            }
+        }
+    }
+
+    /// Whether an ICMP message may be sent now: a thousand in a second, fifty at once.
+    pub(crate) fn icmp_allowed(&self, now: u64) -> bool {
+        const COST: u64 = 1_000_000;
+        const BURST: u64 = 50 * COST;
+        let spent = self
+            .icmp_spent
+            .load(Ordering::Relaxed)
+            .max(now.saturating_sub(BURST));
+        if spent + COST > now + 1 {
+            self.counters().icmp_out_rate_limit.bump();
+            return false;
+        }
+        self.icmp_spent.store(spent + COST, Ordering::Relaxed);
+        true
+    }
+
+    /// Somebody else claims our address.
+    pub(crate) fn conflict(&self, iface: &Interface, addr: Ipv4Addr, now: u64) {
+        if self.icmp_allowed(now) {
+            arp::announce(iface, addr);
+        }
+    }
+}
+
+fn fill_eth(packet: &mut TxPacket, to: [u8; 6], from: [u8; 6]) {
+    if let Some(eth) = packet.header.get_mut(..12) {
+        eth[..6].copy_from_slice(&to);
+        eth[6..].copy_from_slice(&from);
+    }
+}

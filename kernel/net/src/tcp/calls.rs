@@ -1,0 +1,797 @@
+//! The calls of a TCP socket: bind to close.
+
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use core::any::Any;
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use errno::{Errno, Result};
+use iobuf::{Sink, Source};
+
+use super::listen::{Listener, backlog_of};
+use super::sendq::{CHUNK, SMALL};
+use super::socket::{Phase, TcpSocket, initial_seq};
+use super::tcb::{State, Tcb};
+use crate::flow::{Flow, FlowKey};
+use crate::option::{Opt, OptName};
+use crate::poll::{Events, Pollee};
+use crate::ports::Binding;
+use crate::socket::{Family, Kind, MsgFlags, RecvMeta, SendMeta, Shutdown, Socket};
+
+impl TcpSocket {
+    /// The address a program gave, as the engine uses it: mapped ones are IPv4.
+    fn canonical(&self, addr: SocketAddr, v6only: bool) -> Result<(IpAddr, u16)> {
+        match (self.family, addr.ip()) {
+            (Family::Inet, IpAddr::V6(_)) => Err(Errno::EAFNOSUPPORT),
+            (Family::Inet6, IpAddr::V4(_)) => Err(Errno::EAFNOSUPPORT),
+            (_, ip) => {
+                let canonical = ip.to_canonical();
+                if v6only && ip.is_ipv6() && canonical.is_ipv4() {
+                    return Err(Errno::ENETUNREACH);
+                }
+                Ok((canonical, addr.port()))
+            }
+        }
+    }
+
+    fn binding(&self, addr: Option<IpAddr>) -> Binding {
+        let mut inner = self.inner.lock();
+        let opts = inner.opts();
+        Binding {
+            addr,
+            ipv6: self.family == Family::Inet6,
+            v6only: opts.v6only,
+            reuse_addr: opts.reuse_addr,
+            reuse_port: opts.reuse_port,
+            device: opts.device,
+            auto: false,
+        }
+    }
+
+    /// Binds to a port of the system's choice, for `listen` on a socket that is not bound.
+    fn bind_any(&self, addr: Option<IpAddr>) -> Result<()> {
+        let binding = self.binding(addr);
+        let range = self.stack.config().limits.port_range;
+        let port = self
+            .stack
+            .tcp_ports
+            .bind_any(range, self.stack.random(), binding)?;
+        self.inner.lock().bound = Some((port, binding));
+        Ok(())
+    }
+
+    fn start_connect(&self, remote: IpAddr, rport: u16) -> Result<()> {
+        let stack = &self.stack;
+        let now = stack.now();
+        let me = self.me.upgrade().ok_or(Errno::EINVAL)?;
+        let (bound, opts) = {
+            let mut inner = self.inner.lock();
+            (inner.bound, inner.opts().clone())
+        };
+        let bound_addr = bound.and_then(|(_, b)| b.addr);
+        let dst = stack.route(remote, bound_addr, opts.device)?;
+        let local = dst.src;
+        let mut key = FlowKey {
+            local,
+            remote,
+            lport: 0,
+            rport,
+        };
+        let mut made = None;
+        let mut claim = |port: u16| {
+            key.lport = port;
+            let iss = initial_seq(stack, &key, now);
+            let mut tcb = Box::new(Tcb::new(stack, key, dst.clone(), opts.clone(), iss, now));
+            tcb.state = State::SynSent;
+            if stack.flows.insert(key, Flow::Conn(me.clone())).is_err() {
+                return false;
+            }
+            made = Some(tcb);
+            true
+        };
+        let auto = match bound {
+            Some((port, _)) => {
+                if !claim(port) {
+                    return Err(Errno::EADDRNOTAVAIL);
+                }
+                None
+            }
+            None => {
+                let binding = Binding {
+                    addr: Some(local),
+                    ipv6: self.family == Family::Inet6,
+                    v6only: opts.v6only,
+                    reuse_addr: opts.reuse_addr,
+                    reuse_port: opts.reuse_port,
+                    device: opts.device,
+                    auto: true,
+                };
+                // RFC 6056 algorithm 3: apart for each peer, unforeseeable for others.
+                let peer = FlowKey {
+                    local,
+                    remote,
+                    lport: 0,
+                    rport,
+                };
+                let seed = peer
+                    .secret(stack.secret, 2)
+                    .wrapping_add(stack.random() % 64);
+                let port = stack.tcp_ports.bind_for_connect(
+                    stack.config().limits.port_range,
+                    seed,
+                    binding,
+                    &mut claim,
+                )?;
+                Some((port, binding))
+            }
+        };
+        let Some(mut tcb) = made else {
+            return Err(Errno::EADDRNOTAVAIL);
+        };
+        stack.counters().tcp_active_opens.bump();
+        self.with_inner(now, |inner| {
+            tcb.send_syn(stack, now);
+            tcb.stalled_since = now;
+            tcb.arm_rto(now);
+            inner.error = None;
+            inner.connecting = true;
+            if auto.is_some() {
+                inner.bound = auto;
+            }
+            inner.phase = Phase::Conn(tcb);
+        });
+        stack.drain_loopback();
+        Ok(())
+    }
+
+    /// Takes a small write into a buffer on the stack, a large one into a chunk, without the inner lock.
+    fn send_some(&self, source: &mut dyn Source, more: bool, now: u64) -> Result<usize> {
+        let room = self.with_inner(now, |inner| -> Result<usize> {
+            if let Some(error) = inner.error.take() {
+                return Err(error);
+            }
+            let Phase::Conn(tcb) = &mut inner.phase else {
+                return Err(Errno::EPIPE);
+            };
+            match tcb.state {
+                State::SynSent | State::SynReceived => {
+                    tcb.want_write = true;
+                    return Err(Errno::EAGAIN);
+                }
+                _ if !tcb.can_send() || tcb.fin_wanted => return Err(Errno::EPIPE),
+                _ => {}
+            }
+            let room = tcb.send_room();
+            if room == 0 || self.stack.memory() > self.stack.config().limits.memory {
+                tcb.want_write = true;
+                return Err(Errno::EAGAIN);
+            }
+            Ok(room)
+        })?;
+        let want = source.remaining().min(room);
+        if want == 0 {
+            return Ok(0);
+        }
+        if want <= SMALL {
+            let mut small = [0; SMALL];
+            let n = source.take(&mut small[..want])?;
+            return self.append(more, now, |tcb| {
+                tcb.sendq.append_small(&small[..n], &self.stack.chunks);
+                n
+            });
+        }
+        let mut chunk = self.stack.chunks.take();
+        let n = match Arc::get_mut(&mut chunk) {
+            Some(memory) => source.take(&mut memory[..want.min(CHUNK)])?,
+            None => return Err(Errno::ENOMEM),
+        };
+        // The rest of this call follows at once: only its last part may leave a segment part-filled.
+        let more = more || source.remaining() > 0 && room > n;
+        self.append(more, now, |tcb| {
+            tcb.sendq.append_chunk(chunk, n);
+            n
+        })
+    }
+
+    fn append(&self, more: bool, now: u64, add: impl FnOnce(&mut Tcb) -> usize) -> Result<usize> {
+        self.with_inner(now, |inner| {
+            let Phase::Conn(tcb) = &mut inner.phase else {
+                return Err(Errno::EPIPE);
+            };
+            if !tcb.can_send() || tcb.fin_wanted {
+                return Err(inner.error.take().unwrap_or(Errno::EPIPE));
+            }
+            let n = add(tcb);
+            let corked = tcb.opts.cork;
+            tcb.opts.cork |= more;
+            tcb.output(&self.stack, now);
+            tcb.opts.cork = corked;
+            tcb.settle(&self.stack);
+            Ok(n)
+        })
+    }
+
+    /// Why there is nothing to read: an error, the end, or not yet.
+    fn empty(&self, now: u64) -> Result<()> {
+        self.with_inner(now, |inner| {
+            if let Some(error) = inner.error.take() {
+                return Err(error);
+            }
+            match &mut inner.phase {
+                Phase::Conn(tcb) => {
+                    let over = tcb.shutdown_rcv
+                        || matches!(
+                            tcb.state,
+                            State::Closed
+                                | State::TimeWait
+                                | State::CloseWait
+                                | State::LastAck
+                                | State::Closing
+                        );
+                    if over { Ok(()) } else { Err(Errno::EAGAIN) }
+                }
+                _ => Err(Errno::ENOTCONN),
+            }
+        })
+    }
+}
+
+impl Socket for TcpSocket {
+    fn family(&self) -> Family {
+        self.family
+    }
+
+    fn kind(&self) -> Kind {
+        Kind::Stream
+    }
+
+    fn protocol(&self) -> u8 {
+        crate::ip::proto::TCP
+    }
+
+    fn bind(&self, addr: SocketAddr) -> Result<()> {
+        let (ip, port) = {
+            let mut inner = self.inner.lock();
+            if inner.bound.is_some() || !matches!(inner.phase, Phase::Idle) {
+                return Err(Errno::EINVAL);
+            }
+            let v6only = inner.opts().v6only;
+            drop(inner);
+            self.canonical(addr, v6only)?
+        };
+        let (free_bind, transparent) = {
+            let mut inner = self.inner.lock();
+            let opts = inner.opts();
+            (opts.free_bind, opts.transparent)
+        };
+        let addr = (!ip.is_unspecified()).then_some(ip);
+        if let Some(own) = addr {
+            let usable = self.stack.is_local(own) && !own.is_multicast();
+            if !usable && !free_bind && !transparent {
+                return Err(Errno::EADDRNOTAVAIL);
+            }
+        }
+        if port == 0 {
+            return self.bind_any(addr);
+        }
+        let binding = self.binding(addr);
+        self.stack.tcp_ports.bind(port, binding)?;
+        let mut inner = self.inner.lock();
+        if inner.bound.is_some() {
+            drop(inner);
+            self.stack.tcp_ports.release(port, &binding);
+            return Err(Errno::EINVAL);
+        }
+        inner.bound = Some((port, binding));
+        Ok(())
+    }
+
+    fn listen(&self, backlog: u32) -> Result<()> {
+        let backlog = backlog_of(&self.stack, backlog)?;
+        let bound = {
+            let inner = self.inner.lock();
+            match &inner.phase {
+                Phase::Listening(listener) => {
+                    listener.set_backlog(backlog);
+                    return Ok(());
+                }
+                Phase::Conn(_) => return Err(Errno::EINVAL),
+                Phase::Idle => inner.bound,
+            }
+        };
+        if bound.is_none() {
+            self.bind_any(None)?;
+        }
+        let mut inner = self.inner.lock();
+        let (port, binding) = inner.bound.ok_or(Errno::EADDRINUSE)?;
+        if !matches!(inner.phase, Phase::Idle) {
+            return Err(Errno::EINVAL);
+        }
+        self.stack.tcp_ports.listen(port, &binding)?;
+        let listener = Arc::new(Listener::new(
+            self.me.clone(),
+            port,
+            binding,
+            self.family == Family::Inet6,
+            backlog,
+            inner.opts.clone(),
+        ));
+        inner.phase = Phase::Listening(listener.clone());
+        drop(inner);
+        self.stack.listeners.add(listener);
+        Ok(())
+    }
+
+    fn accept(&self) -> Result<Arc<dyn Socket>> {
+        let listener = match &self.inner.lock().phase {
+            Phase::Listening(listener) => listener.clone(),
+            _ => return Err(Errno::EINVAL),
+        };
+        match listener.pop() {
+            Some(socket) => Ok(socket),
+            None => Err(Errno::EAGAIN),
+        }
+    }
+
+    fn connect(&self, addr: Option<SocketAddr>) -> Result<()> {
+        let Some(addr) = addr else {
+            // AF_UNSPEC: break the connection off, keep the socket.
+            let now = self.stack.now();
+            self.abort(now);
+            let mut inner = self.inner.lock();
+            if matches!(inner.phase, Phase::Conn(_)) {
+                inner.phase = Phase::Idle;
+            }
+            inner.error = None;
+            return Ok(());
+        };
+        let v6only = {
+            let mut inner = self.inner.lock();
+            match &inner.phase {
+                Phase::Listening(_) => return Err(Errno::EISCONN),
+                Phase::Conn(tcb) => match tcb.state {
+                    State::SynSent | State::SynReceived => return Err(Errno::EALREADY),
+                    // A failed attempt leaves a socket that can try again.
+                    State::Closed if inner.connecting => {
+                        let error = inner.error.take();
+                        inner.connecting = false;
+                        let opts = inner.opts().clone();
+                        inner.opts = opts;
+                        inner.phase = Phase::Idle;
+                        if let Some(error) = error {
+                            return Err(error);
+                        }
+                    }
+                    _ => return Err(Errno::EISCONN),
+                },
+                Phase::Idle => {}
+            }
+            inner.opts().v6only
+        };
+        let (ip, port) = self.canonical(addr, v6only)?;
+        let ip = match ip {
+            IpAddr::V4(a) if a.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+            IpAddr::V6(a) if a.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+            IpAddr::V4(a) if a.is_broadcast() || a.is_multicast() => {
+                return Err(Errno::ENETUNREACH);
+            }
+            IpAddr::V6(a) if a.is_multicast() => return Err(Errno::ENETUNREACH),
+            ip => ip,
+        };
+        if port == 0 {
+            return Err(Errno::ECONNREFUSED);
+        }
+        self.start_connect(ip, port)?;
+        // Over the loopback it may be done already.
+        match self.connect_result() {
+            Some(result) => result,
+            None => Err(Errno::EINPROGRESS),
+        }
+    }
+
+    fn connect_result(&self) -> Option<Result<()>> {
+        let mut inner = self.inner.lock();
+        let Phase::Conn(tcb) = &inner.phase else {
+            return Some(Err(inner.error.take().unwrap_or(Errno::ENOTCONN)));
+        };
+        match tcb.state {
+            State::SynSent | State::SynReceived => None,
+            State::Closed => {
+                let error = inner.error.take();
+                Some(Err(error.unwrap_or(Errno::ECONNABORTED)))
+            }
+            _ => {
+                inner.connecting = false;
+                Some(Ok(()))
+            }
+        }
+    }
+
+    fn send(&self, source: &mut dyn Source, meta: &SendMeta) -> Result<usize> {
+        let now = self.stack.now();
+        let mut done = 0;
+        {
+            let _sender = self.send_lock.lock();
+            let more = meta.flags.contains(MsgFlags::MORE);
+            let urgent = meta.flags.contains(MsgFlags::OOB);
+            if urgent {
+                let end = source.remaining() as u32;
+                self.with_tcb(now, |tcb| {
+                    tcb.snd_urgent = Some(tcb.data_end().wrapping_add(end));
+                });
+            }
+            loop {
+                match self.send_some(source, more, now) {
+                    Ok(n) => {
+                        done += n;
+                        if n == 0 || source.remaining() == 0 {
+                            break;
+                        }
+                    }
+                    Err(error) if done == 0 => {
+                        drop(_sender);
+                        self.stack.drain_loopback();
+                        let idle =
+                            matches!(self.inner.lock().phase, Phase::Idle | Phase::Listening(_));
+                        return Err(if idle && error == Errno::EPIPE && meta.to.is_none() {
+                            Errno::EPIPE
+                        } else {
+                            error
+                        });
+                    }
+                    Err(_) => break,
+                }
+            }
+        }
+        self.stack.drain_loopback();
+        Ok(done)
+    }
+
+    fn recv(&self, sink: &mut dyn Sink, flags: MsgFlags) -> Result<RecvMeta> {
+        if flags.contains(MsgFlags::ERRQUEUE) {
+            return Err(Errno::EAGAIN);
+        }
+        if flags.contains(MsgFlags::OOB) {
+            return self.recv_urgent(sink, flags);
+        }
+        let now = self.stack.now();
+        let peek = flags.contains(MsgFlags::PEEK);
+        let discard = flags.contains(MsgFlags::TRUNC);
+        let mut done = 0;
+        let mut limit = sink.remaining();
+        {
+            let _receiver = self.recv_lock.lock();
+            while limit > 0 {
+                let mut parts = match &mut self.inner.lock().phase {
+                    Phase::Conn(tcb) => tcb.recvq.take(limit),
+                    _ => return Err(Errno::ENOTCONN),
+                };
+                if parts.is_empty() {
+                    break;
+                }
+                let mut copied = 0;
+                let mut fault = None;
+                for part in &mut parts {
+                    let want = part.len().min(limit - copied);
+                    let n = if discard {
+                        want
+                    } else {
+                        match part.copy_to(0, want, sink) {
+                            Ok(n) => n,
+                            Err(error) => {
+                                fault = Some(error);
+                                0
+                            }
+                        }
+                    };
+                    copied += n;
+                    if !peek {
+                        part.advance(n);
+                    }
+                    if n < want || copied == limit {
+                        break;
+                    }
+                }
+                done += copied;
+                limit -= copied;
+                let more = self.with_tcb(now, |tcb| {
+                    tcb.recvq.untake(parts);
+                    if !peek {
+                        tcb.on_read(&self.stack, copied, now);
+                        if tcb.ack_now && tcb.state != State::Closed {
+                            tcb.output(&self.stack, now);
+                        }
+                        if tcb.recvq.len() == 0 {
+                            tcb.recvq.relax();
+                        }
+                        tcb.settle(&self.stack);
+                    }
+                    tcb.recvq.len() > 0
+                });
+                if let Some(error) = fault {
+                    if done == 0 {
+                        return Err(error);
+                    }
+                    break;
+                }
+                if peek || copied == 0 || more != Some(true) {
+                    break;
+                }
+            }
+        }
+        self.stack.drain_loopback();
+        if done == 0 {
+            let nothing_asked = limit == 0;
+            if !nothing_asked {
+                self.empty(now)?;
+            }
+        }
+        Ok(RecvMeta {
+            len: done,
+            full_len: done,
+            ..RecvMeta::default()
+        })
+    }
+
+    fn shutdown(&self, how: Shutdown) -> Result<()> {
+        let now = self.stack.now();
+        let result = self.with_inner(now, |inner| {
+            let listening = match &mut inner.phase {
+                Phase::Idle => return Err(Errno::ENOTCONN),
+                Phase::Listening(listener) => Some(listener.clone()),
+                Phase::Conn(tcb) => {
+                    if matches!(tcb.state, State::Closed | State::TimeWait) {
+                        return Err(Errno::ENOTCONN);
+                    }
+                    if how.read() {
+                        tcb.shutdown_rcv = true;
+                        tcb.effects.events |= Events::IN | Events::RDHUP;
+                    }
+                    if how.write() {
+                        tcb.shut_write(&self.stack, now);
+                    }
+                    None
+                }
+            };
+            Ok(listening)
+        })?;
+        if let Some(listener) = result {
+            if how.read() {
+                self.stop_listening(&listener, now);
+                self.inner.lock().phase = Phase::Idle;
+                self.pollee.notify(Events::IN | Events::HUP);
+            }
+        }
+        self.stack.drain_loopback();
+        Ok(())
+    }
+
+    fn close(&self) {
+        let now = self.stack.now();
+        let listener = self.with_inner(now, |inner| {
+            inner.closed = true;
+            match &mut inner.phase {
+                Phase::Idle => None,
+                Phase::Listening(listener) => Some(listener.clone()),
+                Phase::Conn(tcb) => {
+                    tcb.close(&self.stack, now);
+                    None
+                }
+            }
+        });
+        if let Some(listener) = listener {
+            self.stop_listening(&listener, now);
+        }
+        let release = {
+            let mut inner = self.inner.lock();
+            match &inner.phase {
+                Phase::Conn(tcb) if !matches!(tcb.state, State::Closed | State::TimeWait) => None,
+                _ => {
+                    if matches!(inner.phase, Phase::Listening(_)) {
+                        inner.phase = Phase::Idle;
+                    }
+                    inner.bound.take()
+                }
+            }
+        };
+        if let Some((port, binding)) = release {
+            self.stack.tcp_ports.release(port, &binding);
+        }
+        self.stack.drain_loopback();
+    }
+
+    fn linger_pending(&self) -> bool {
+        match &self.inner.lock().phase {
+            Phase::Conn(tcb) => {
+                tcb.fin_wanted
+                    && !matches!(tcb.state, State::Closed | State::TimeWait | State::FinWait2)
+            }
+            _ => false,
+        }
+    }
+
+    fn local_addr(&self) -> Result<SocketAddr> {
+        let inner = self.inner.lock();
+        Ok(match (&inner.phase, inner.bound) {
+            (Phase::Conn(tcb), _) => self.show(tcb.key.local, tcb.key.lport),
+            (_, Some((port, binding))) => match binding.addr {
+                Some(addr) => self.show(addr, port),
+                None => SocketAddr::new(self.any(), port),
+            },
+            _ => SocketAddr::new(self.any(), 0),
+        })
+    }
+
+    fn peer_addr(&self) -> Result<SocketAddr> {
+        match &self.inner.lock().phase {
+            Phase::Conn(tcb)
+                if !matches!(tcb.state, State::SynSent | State::Closed | State::TimeWait) =>
+            {
+                Ok(self.show(tcb.key.remote, tcb.key.rport))
+            }
+            _ => Err(Errno::ENOTCONN),
+        }
+    }
+
+    fn set_option(&self, option: Opt) -> Result<()> {
+        self.set_opt(option)
+    }
+
+    fn option(&self, name: OptName) -> Result<Opt> {
+        self.get_opt(name)
+    }
+
+    fn take_error(&self) -> Option<Errno> {
+        self.inner.lock().error.take()
+    }
+
+    fn poll(&self) -> Events {
+        let mut inner = self.inner.lock();
+        let mut events = Events::empty();
+        if inner.error.is_some() {
+            events |= Events::ERR;
+        }
+        match &mut inner.phase {
+            Phase::Idle => events |= Events::OUT | Events::WRNORM | Events::HUP,
+            Phase::Listening(listener) => {
+                if listener.ready() > 0 {
+                    events |= Events::IN | Events::RDNORM;
+                }
+            }
+            Phase::Conn(tcb) => {
+                let read_closed = tcb.shutdown_rcv
+                    || matches!(
+                        tcb.state,
+                        State::Closed
+                            | State::TimeWait
+                            | State::CloseWait
+                            | State::LastAck
+                            | State::Closing
+                    );
+                let over = matches!(tcb.state, State::Closed | State::TimeWait);
+                if over || read_closed && tcb.fin_wanted {
+                    events |= Events::HUP;
+                }
+                if read_closed {
+                    events |= Events::IN | Events::RDNORM | Events::RDHUP;
+                }
+                if !matches!(tcb.state, State::SynSent | State::SynReceived) {
+                    let low = (tcb.opts.rcv_lowat as usize)
+                        .min(tcb.rcv_limit as usize / 2)
+                        .max(1);
+                    if tcb.recvq.len() >= low {
+                        events |= Events::IN | Events::RDNORM;
+                    }
+                    if over || tcb.fin_wanted || tcb.writable() {
+                        events |= Events::OUT | Events::WRNORM;
+                    } else {
+                        tcb.want_write = true;
+                    }
+                    if tcb.rcv_urgent.is_some_and(|at| {
+                        crate::seq::ge(at, tcb.rcv_nxt.wrapping_sub(tcb.recvq.len() as u32))
+                    }) {
+                        events |= Events::PRI;
+                    }
+                } else {
+                    tcb.want_write = true;
+                }
+            }
+        }
+        events
+    }
+
+    fn pollee(&self) -> &Pollee {
+        &self.pollee
+    }
+
+    fn input_queued(&self) -> usize {
+        match &self.inner.lock().phase {
+            Phase::Conn(tcb) => tcb.recvq.len(),
+            _ => 0,
+        }
+    }
+
+    fn output_queued(&self) -> usize {
+        match &self.inner.lock().phase {
+            Phase::Conn(tcb) => {
+                let fin = tcb.fin_wanted && tcb.synchronized();
+                tcb.sendq.len() + usize::from(fin && tcb.sendq.len() == 0 && !tcb.all_acked())
+            }
+            _ => 0,
+        }
+    }
+
+    fn at_mark(&self) -> Result<bool> {
+        match &self.inner.lock().phase {
+            Phase::Conn(tcb) => Ok(tcb.rcv_urgent.is_some_and(|at| {
+                at == tcb
+                    .rcv_nxt
+                    .wrapping_sub(tcb.recvq.len() as u32)
+                    .wrapping_add(1)
+            })),
+            _ => Err(Errno::EINVAL),
+        }
+    }
+
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+}
+
+impl TcpSocket {
+    /// Urgent data stays in the stream here, as with `SO_OOBINLINE`: there is none apart from it.
+    fn recv_urgent(&self, _sink: &mut dyn Sink, _flags: MsgFlags) -> Result<RecvMeta> {
+        Err(Errno::EINVAL)
+    }
+
+    fn stop_listening(&self, listener: &Arc<Listener>, now: u64) {
+        self.stack.listeners.remove(listener);
+        self.stack
+            .tcp_ports
+            .unlisten(listener.port, &listener.binding);
+        for socket in listener.close() {
+            socket.abort(now);
+        }
+    }
+}
+
+impl Tcb {
+    /// No more data from the program: a FIN follows what is queued.
+    pub fn shut_write(&mut self, stack: &crate::stack::Stack, now: u64) {
+        let next = match self.state {
+            State::Established => State::FinWait1,
+            State::CloseWait => State::LastAck,
+            _ => return,
+        };
+        self.set_state(stack, next);
+        self.fin_wanted = true;
+        self.opts.cork = false;
+        self.effects.events |= Events::OUT;
+        self.output(stack, now);
+    }
+
+    /// The program is gone.
+    pub fn close(&mut self, stack: &crate::stack::Stack, now: u64) {
+        self.orphan = true;
+        let hard = self.opts.linger.is_some_and(|l| l.is_zero());
+        let unread = self.recvq.len() > 0;
+        match self.state {
+            State::Closed | State::TimeWait => {}
+            State::SynSent | State::SynReceived => self.finish(stack, None),
+            _ if hard || unread => {
+                // What was not read is lost: the peer has to know (RFC 2525 §2.17).
+                if hard {
+                    stack.counters().abort_on_linger.bump();
+                } else {
+                    stack.counters().abort_on_close.bump();
+                }
+                self.send_reset(stack, now);
+                self.finish(stack, None);
+            }
+            State::FinWait2 => self.arm_fin_wait(stack, now),
+            _ => self.shut_write(stack, now),
+        }
+        self.recvq.clear();
+        self.settle(stack);
+    }
+}

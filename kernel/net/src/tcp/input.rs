@@ -1,0 +1,777 @@
+//! A segment that arrives: to its connection, and through RFC 9293 §3.10.7 with the safeguards of
+//! RFC 5961 (challenge acknowledgements) and RFC 7323 (timestamps against old duplicates).
+
+use core::net::IpAddr;
+
+use errno::Errno;
+
+use super::header::{ACK, Emit, FIN, RST, SYN, Segment, URG};
+use super::listen;
+use super::output::send_header;
+use super::recvq::Beyond;
+use super::tcb::{Rtx, State, Tcb};
+use super::timewait;
+use crate::checksum::{Parts, Sum};
+use crate::flow::{FlowKey, Found};
+use crate::icmp::IcmpError;
+use crate::ip::{DEFAULT_TTL, IpMeta, IpOut, proto};
+use crate::nic::RxChecksum;
+use crate::pkt::{InPacket, Payload, payload_advance, payload_len, payload_truncate};
+use crate::poll::Events;
+use crate::seq;
+use crate::stack::Stack;
+
+/// At most one challenge acknowledgement of a connection in this time (`tcp_invalid_ratelimit`).
+const CHALLENGE_NS: u64 = 500_000_000;
+/// After so long without a segment, an old timestamp is believed again (RFC 7323 §5.5).
+const TS_STALE_NS: u64 = 24 * 24 * 3600 * 1_000_000_000;
+
+/// A received TCP packet.
+pub(crate) fn input(stack: &Stack, meta: &IpMeta, mut packet: InPacket, now: u64) {
+    let counters = stack.counters();
+    counters.tcp_in_segs.bump();
+    packet.pull(meta.l4 + meta.len.min(60));
+    let Some(segment) = packet
+        .head()
+        .get(meta.l4..)
+        .and_then(|bytes| Segment::parse(bytes, meta.len))
+    else {
+        counters.tcp_in_errs.bump();
+        return;
+    };
+    if packet.csum == RxChecksum::Unknown {
+        let pseudo = Sum::pseudo(meta.src, meta.dst, proto::TCP, meta.len);
+        if packet.sum(meta.l4, Parts::after(pseudo)).sum().folded() != 0xffff {
+            counters.tcp_in_csum_errors.bump();
+            counters.tcp_in_errs.bump();
+            return;
+        }
+    }
+    let merged = packet.gso.map(|gso| gso.segment_size);
+    let payload = packet.into_payload(meta.l4 + segment.header_len);
+    let key = FlowKey {
+        local: meta.dst,
+        remote: meta.src,
+        lport: segment.lport,
+        rport: segment.rport,
+    };
+    deliver(stack, meta, &key, &segment, payload, merged, now);
+}
+
+/// A checked segment, to whoever it belongs to.
+pub(crate) fn deliver(
+    stack: &Stack,
+    meta: &IpMeta,
+    key: &FlowKey,
+    segment: &Segment,
+    payload: Payload,
+    merged: Option<u16>,
+    now: u64,
+) {
+    match stack.flows.find(key) {
+        Some(Found::Conn(conn)) => conn.segment(segment, payload, merged, now),
+        Some(Found::Half(half)) => listen::half_input(stack, meta, &half, segment, payload, now),
+        Some(Found::Wait) => {
+            if timewait::input(stack, key, segment, now) {
+                listen::syn_input(stack, meta, key, segment, payload, now);
+            }
+        }
+        None => listen::syn_input(stack, meta, key, segment, payload, now),
+    }
+}
+
+/// Answers a segment that belongs to no connection (RFC 9293 §3.10.7.1).
+pub(crate) fn refuse(stack: &Stack, meta: &IpMeta, segment: &Segment, now: u64) {
+    if segment.has(RST) || meta.many || meta.src.is_unspecified() || !stack.is_local(meta.dst) {
+        return;
+    }
+    let Ok(dst) = stack.route(meta.src, Some(meta.dst), 0) else {
+        return;
+    };
+    let mut emit = Emit {
+        lport: segment.lport,
+        rport: segment.rport,
+        flags: RST,
+        ..Emit::default()
+    };
+    if segment.has(ACK) {
+        emit.seq = segment.ack;
+    } else {
+        emit.flags |= ACK;
+        emit.ack = segment.end();
+    }
+    let out = IpOut {
+        src: meta.dst,
+        dst: meta.src,
+        proto: proto::TCP,
+        ttl: DEFAULT_TTL,
+        tos: 0,
+        df: true,
+        ident: 0,
+    };
+    stack.counters().tcp_out_rsts.bump();
+    send_header(stack, &dst, &out, &emit, now);
+}
+
+/// An ICMP error quotes one of our segments, the one with sequence number `seq`.
+pub(crate) fn icmp_error(
+    stack: &Stack,
+    local: (IpAddr, u16),
+    remote: (IpAddr, u16),
+    seq: u32,
+    error: &IcmpError,
+    now: u64,
+) {
+    let key = FlowKey {
+        local: local.0,
+        remote: remote.0,
+        lport: local.1,
+        rport: remote.1,
+    };
+    if let Some(Found::Conn(conn)) = stack.flows.find(&key) {
+        conn.with_tcb(now, |tcb| tcb.on_icmp(stack, seq, error, now));
+    }
+}
+
+impl Tcb {
+    /// One segment.
+    pub fn segment(
+        &mut self,
+        stack: &Stack,
+        segment: &Segment,
+        payload: Payload,
+        merged: Option<u16>,
+        now: u64,
+    ) {
+        self.segs_in += 1;
+        match self.state {
+            State::Closed | State::TimeWait => return,
+            State::SynSent => self.in_syn_sent(stack, segment, now),
+            _ => self.in_synchronized(stack, segment, payload, merged, now),
+        }
+        if self.state != State::Closed {
+            self.output(stack, now);
+        }
+        self.settle(stack);
+    }
+
+    /// Takes the options of the peer's SYN.
+    pub fn take_options(&mut self, segment: &Segment) {
+        self.irs = segment.seq;
+        self.rcv_nxt = segment.seq.wrapping_add(1);
+        self.rcv_wup = self.rcv_nxt;
+        self.last_ack_sent = self.rcv_nxt;
+        self.snd_wl1 = segment.seq;
+        // Without the option, what every host must take (RFC 9293 §3.7.1).
+        let default = if self.key.remote.is_ipv4() { 536 } else { 1220 };
+        self.peer_mss = u32::from(segment.mss.unwrap_or(default)).max(64);
+        self.wscale_ok = segment.wscale.is_some();
+        self.snd_wscale = segment.wscale.unwrap_or(0);
+        self.sack_ok = segment.sack_permitted;
+        self.ts_ok = segment.ts.is_some();
+        if let Some((value, _)) = segment.ts {
+            self.ts_recent = value;
+        }
+        self.start_congestion();
+        self.rcv_mss = u32::from(self.advertised_mss()).min(self.mss.max(536));
+    }
+
+    fn in_syn_sent(&mut self, stack: &Stack, segment: &Segment, now: u64) {
+        if segment.has(ACK)
+            && !seq::within(
+                segment.ack,
+                self.iss.wrapping_add(1),
+                self.snd_nxt.wrapping_add(1),
+            )
+        {
+            if !segment.has(RST) {
+                let emit = Emit {
+                    lport: self.key.lport,
+                    rport: self.key.rport,
+                    seq: segment.ack,
+                    flags: RST,
+                    ..Emit::default()
+                };
+                let out = IpOut {
+                    src: self.key.local,
+                    dst: self.key.remote,
+                    proto: proto::TCP,
+                    ttl: DEFAULT_TTL,
+                    tos: 0,
+                    df: true,
+                    ident: 0,
+                };
+                stack.counters().tcp_out_rsts.bump();
+                send_header(stack, &self.dst, &out, &emit, now);
+            }
+            return;
+        }
+        if segment.has(RST) {
+            if segment.has(ACK) {
+                stack.counters().tcp_attempt_fails.bump();
+                self.finish(stack, Some(Errno::ECONNREFUSED));
+            }
+            return;
+        }
+        if !segment.has(SYN) {
+            return;
+        }
+        self.take_options(segment);
+        self.last_rcv = now;
+        self.ts_recent_at = now;
+        self.snd_wnd = u32::from(segment.window);
+        self.max_wnd = self.snd_wnd;
+        if segment.has(ACK) {
+            self.snd_una = segment.ack;
+            if self.retransmits == 0 {
+                self.rtt.sample(now.saturating_sub(self.last_sent), now);
+            } else {
+                // The network loses already: a modest first window (RFC 6298 §5.7, RFC 5681 §3.1).
+                self.cc.cwnd = self.mss;
+            }
+            self.enter_established(stack, now);
+            self.effects.established = true;
+            self.ack_now = true;
+        } else {
+            // Both opened at once (RFC 9293 §3.5).
+            self.set_state(stack, State::SynReceived);
+            self.send_syn(stack, now);
+            self.retransmits = 0;
+            self.rtt.backoff = 0;
+            self.arm_rto(now);
+        }
+    }
+
+    /// The handshake is done.
+    pub fn enter_established(&mut self, stack: &Stack, now: u64) {
+        self.set_state(stack, State::Established);
+        self.retransmits = 0;
+        self.rtt.backoff = 0;
+        self.rtx = (Rtx::None, u64::MAX);
+        self.sendq_seq = self.iss.wrapping_add(1);
+        self.recovery_point = self.snd_una;
+        self.rack.dsack_round = self.snd_una;
+        self.snd_small = self.snd_una;
+        self.arm_keepalive(now);
+        self.drs_at = now;
+        self.effects.events |= Events::OUT;
+    }
+
+    fn in_synchronized(
+        &mut self,
+        stack: &Stack,
+        segment: &Segment,
+        mut payload: Payload,
+        merged: Option<u16>,
+        now: u64,
+    ) {
+        let counters = stack.counters();
+        // Old duplicates by timestamp.
+        if self.ts_ok && !segment.has(RST) {
+            if let Some((value, _)) = segment.ts {
+                let stale = now.saturating_sub(self.ts_recent_at) > TS_STALE_NS;
+                if seq::lt(value, self.ts_recent) && !stale {
+                    counters.paws_estab.bump();
+                    if segment.len > 0 || segment.flags & (FIN | SYN) != 0 {
+                        self.note_duplicate(segment);
+                        self.ack_now = true;
+                    }
+                    return;
+                }
+            }
+        }
+        // Inside the window?
+        let edge = self.rcv_wup.wrapping_add(self.rcv_wnd);
+        let right = seq::max(edge, self.rcv_nxt);
+        if seq::gt(segment.seq, right) || seq::lt(segment.end(), self.rcv_wup) {
+            if segment.has(RST) {
+                return;
+            }
+            if segment.has(SYN) {
+                counters.syn_challenge.bump();
+                self.challenge(stack, now);
+                return;
+            }
+            self.note_duplicate(segment);
+            // A window probe is one of these; its acknowledgement tells the window.
+            self.last_rcv = now;
+            self.keep_probes = 0;
+            if segment.has(ACK)
+                && seq::le(self.snd_una, segment.ack)
+                && seq::le(segment.ack, self.snd_nxt)
+            {
+                self.update_window(segment);
+            }
+            self.ack_now = true;
+            return;
+        }
+        if segment.has(RST) {
+            if segment.seq == self.rcv_nxt {
+                self.on_reset(stack);
+            } else {
+                self.challenge(stack, now);
+            }
+            return;
+        }
+        if segment.has(SYN) {
+            if self.state == State::SynReceived && segment.seq == self.irs {
+                // The other half of a simultaneous open, perhaps again.
+                if segment.has(ACK) && segment.ack == self.snd_nxt {
+                    self.snd_una = segment.ack;
+                    self.snd_wnd = u32::from(segment.window);
+                    self.enter_established(stack, now);
+                    self.effects.established = true;
+                }
+                self.ack_now = true;
+                return;
+            }
+            counters.syn_challenge.bump();
+            self.challenge(stack, now);
+            return;
+        }
+        if !segment.has(ACK) {
+            return;
+        }
+        // RFC 5961 §5: acknowledgements far in the past or of what was never sent.
+        if seq::gt(segment.ack, self.snd_nxt)
+            || seq::lt(
+                segment.ack,
+                self.snd_una.wrapping_sub(self.max_wnd.max(65_535)),
+            )
+        {
+            self.challenge(stack, now);
+            return;
+        }
+        if self.state == State::SynReceived {
+            if segment.ack != self.snd_nxt {
+                self.challenge(stack, now);
+                return;
+            }
+            self.snd_una = segment.ack;
+            self.snd_wnd = u32::from(segment.window) << self.snd_wscale;
+            self.max_wnd = self.snd_wnd;
+            self.enter_established(stack, now);
+            self.effects.established = true;
+        }
+        self.last_rcv = now;
+        self.keep_probes = 0;
+        if let Some((value, echo)) = segment.ts.filter(|_| self.ts_ok) {
+            // RFC 7323 §4.3: only from a segment that spans what was last acknowledged.
+            if seq::le(segment.seq, self.last_ack_sent) && seq::ge(value, self.ts_recent) {
+                self.ts_recent = value;
+                self.ts_recent_at = now;
+            }
+            if segment.len > 0 && echo != 0 {
+                self.measure_receiver(echo, now);
+            }
+        }
+        if seq::ge(segment.ack, self.snd_una) {
+            let window_before = self.snd_wnd;
+            self.update_window(segment);
+            let duplicate = segment.len == 0
+                && segment.ack == self.snd_una
+                && self.snd_wnd == window_before
+                && !segment.has(FIN);
+            self.acknowledge(stack, segment, duplicate, now);
+            if self.want_write && self.writable() {
+                self.want_write = false;
+                self.effects.events |= Events::OUT;
+            }
+            self.grow_sndbuf(stack);
+            if !self.after_ack(stack, now) {
+                return;
+            }
+        }
+        let data_wanted = matches!(
+            self.state,
+            State::Established | State::FinWait1 | State::FinWait2
+        );
+        if segment.len > 0 {
+            if self.orphan
+                && data_wanted
+                && seq::gt(segment.seq.wrapping_add(segment.len), self.rcv_nxt)
+                || self.orphan && self.state == State::CloseWait
+            {
+                // Nobody will ever read it: say so (RFC 2525 §2.17).
+                counters.abort_on_data.bump();
+                self.send_reset(stack, now);
+                self.finish(stack, None);
+                return;
+            }
+            self.data_segs_in += 1;
+        }
+        if segment.flags & URG != 0 && data_wanted {
+            self.on_urgent(segment);
+        }
+        if segment.len > 0 || segment.has(FIN) {
+            if data_wanted {
+                self.data(stack, segment, &mut payload, merged, now);
+            } else {
+                self.note_duplicate(segment);
+                self.ack_now = true;
+            }
+        }
+    }
+
+    /// Tells the peer about data it sent for nothing (RFC 2883).
+    fn note_duplicate(&mut self, segment: &Segment) {
+        let end = segment.seq.wrapping_add(segment.len);
+        if self.sack_ok && segment.len > 0 && seq::lt(segment.seq, self.rcv_nxt) {
+            self.dsack = Some((segment.seq, seq::min(end, self.rcv_nxt)));
+        }
+    }
+
+    /// An acknowledgement that tells the true peer where we are, and a forger nothing (RFC 5961 §3–5).
+    fn challenge(&mut self, stack: &Stack, now: u64) {
+        if now.saturating_sub(self.challenge_at) < CHALLENGE_NS && self.challenge_at != 0 {
+            stack.counters().ack_skipped.bump();
+            return;
+        }
+        self.challenge_at = now.max(1);
+        stack.counters().challenge_ack.bump();
+        self.ack_now = true;
+    }
+
+    fn on_reset(&mut self, stack: &Stack) {
+        let error = match self.state {
+            State::SynReceived => Some(Errno::ECONNREFUSED),
+            State::CloseWait => Some(Errno::EPIPE),
+            State::LastAck | State::Closing => None,
+            _ => Some(Errno::ECONNRESET),
+        };
+        stack.counters().tcp_estab_resets.bump();
+        self.finish(stack, error);
+    }
+
+    fn update_window(&mut self, segment: &Segment) {
+        let window = u32::from(segment.window) << self.snd_wscale;
+        if seq::gt(segment.ack, self.snd_una)
+            || seq::gt(segment.seq, self.snd_wl1)
+            || segment.seq == self.snd_wl1 && window > self.snd_wnd
+        {
+            self.snd_wl1 = segment.seq;
+            self.snd_wnd = window;
+            self.max_wnd = self.max_wnd.max(window);
+        }
+        if self.rtx.0 == Rtx::Window {
+            self.retransmits = 0;
+            if self.snd_wnd > 0 {
+                self.rtx = (Rtx::None, u64::MAX);
+                self.rtt.backoff = 0;
+            }
+        }
+    }
+
+    /// The send buffer follows the congestion window.
+    fn grow_sndbuf(&mut self, stack: &Stack) {
+        if self.opts.sndbuf != 0 || stack.under_pressure() {
+            return;
+        }
+        let want = (3 * self.cc.cwnd as usize).min(stack.config().limits.tcp_wmem_max);
+        self.sndbuf = self.sndbuf.max(want);
+    }
+
+    /// What the acknowledgement of our FIN changes; false when the connection is over.
+    fn after_ack(&mut self, stack: &Stack, now: u64) -> bool {
+        let fin_acked = self.fin_wanted && self.snd_una == self.data_end().wrapping_add(1);
+        if !fin_acked {
+            return true;
+        }
+        match self.state {
+            State::FinWait1 => {
+                self.set_state(stack, State::FinWait2);
+                if self.orphan {
+                    self.arm_fin_wait(stack, now);
+                }
+            }
+            State::Closing => {
+                self.enter_time_wait(stack);
+                return false;
+            }
+            State::LastAck => {
+                self.finish(stack, None);
+                return false;
+            }
+            _ => {}
+        }
+        true
+    }
+
+    /// A closed socket does not wait for ever for the peer's FIN.
+    pub fn arm_fin_wait(&mut self, stack: &Stack, now: u64) {
+        let wait = match self.opts.linger2 {
+            0 => stack.config().limits.fin_timeout_ns,
+            n if n < 0 => 0,
+            n => (n as u64 * 1_000_000_000).min(stack.config().limits.fin_timeout_ns),
+        };
+        self.life_at = now + wait;
+    }
+
+    fn enter_time_wait(&mut self, stack: &Stack) {
+        self.set_state(stack, State::TimeWait);
+        self.rtx = (Rtx::None, u64::MAX);
+        self.keep_at = u64::MAX;
+        self.life_at = u64::MAX;
+        self.delack_at = u64::MAX;
+        self.effects.time_wait = true;
+        self.effects.events |= Events::IN | Events::OUT | Events::HUP | Events::RDHUP;
+    }
+
+    /// Data and FIN of a segment that touches the window.
+    fn data(
+        &mut self,
+        stack: &Stack,
+        segment: &Segment,
+        payload: &mut Payload,
+        merged: Option<u16>,
+        now: u64,
+    ) {
+        let counters = stack.counters();
+        let mut start = segment.seq;
+        let mut len = segment.len;
+        let mut fin = segment.has(FIN);
+        debug_assert_eq!(payload_len(payload), len as usize);
+        let unit = u32::from(merged.unwrap_or(0)).max(if merged.is_some() { 0 } else { len });
+        if unit > self.rcv_mss {
+            self.rcv_mss = unit.min(u32::from(self.advertised_mss()));
+        }
+        // What we have already.
+        if seq::lt(start, self.rcv_nxt) {
+            let old = self.rcv_nxt.wrapping_sub(start);
+            if len > 0 {
+                self.note_duplicate(segment);
+                counters.dsack_old_sent.bump();
+            }
+            if old >= len {
+                let fin_new = fin && old == len;
+                len = 0;
+                payload.clear();
+                fin = fin_new;
+                if !fin {
+                    self.ack_now = true;
+                    return;
+                }
+            } else {
+                payload_advance(payload, old as usize);
+                len -= old;
+                self.ack_now = true;
+            }
+            start = self.rcv_nxt;
+        }
+        // What is beyond the window.
+        let edge = seq::max(self.rcv_wup.wrapping_add(self.rcv_wnd), self.rcv_nxt);
+        let room = edge.wrapping_sub(start);
+        if len > room {
+            payload_truncate(payload, room as usize);
+            len = room;
+            fin = false;
+            counters.zero_window_drop.add(u64::from(room == 0));
+            self.ack_now = true;
+            if len == 0 {
+                return;
+            }
+        }
+        let fin_at = start.wrapping_add(len);
+        if fin {
+            self.fin_seq = Some(fin_at);
+        }
+        if start == self.rcv_nxt {
+            if len > 0 {
+                if !self.admit(stack, payload) {
+                    self.fin_seq = None;
+                    return;
+                }
+                let had_gap = self.recvq.beyond() > 0;
+                self.bytes_received += u64::from(len);
+                self.recvq.push(core::mem::take(payload));
+                self.rcv_nxt = start.wrapping_add(len);
+                if had_gap {
+                    let before = self.rcv_nxt;
+                    self.rcv_nxt = self.recvq.absorb(before);
+                    self.bytes_received += u64::from(self.rcv_nxt.wrapping_sub(before));
+                    // Filling a gap is news the sender waits for (RFC 5681 §4.2).
+                    self.ack_now = true;
+                }
+                self.effects.events |= Events::IN;
+                let pending = self.rcv_nxt.wrapping_sub(self.rcv_wup);
+                if pending > self.rcv_mss
+                    || self.rcv_nxt.wrapping_sub(self.last_ack_sent) > 2 * self.rcv_mss
+                {
+                    self.ack_now = true;
+                } else if !self.ack_now {
+                    self.delay_ack(now);
+                }
+            }
+        } else if len > 0 {
+            if !self.admit(stack, payload) {
+                self.ack_now = true;
+                return;
+            }
+            counters.ofo_queue.bump();
+            self.ooo_packets += 1;
+            if let Beyond::Duplicate(left, right) =
+                self.recvq.insert(start, core::mem::take(payload))
+            {
+                if self.sack_ok {
+                    self.dsack = Some((left, right));
+                    counters.dsack_ofo_sent.bump();
+                }
+            }
+            self.ack_now = true;
+        } else {
+            self.ack_now = true;
+        }
+        if self.fin_seq == Some(self.rcv_nxt) {
+            self.on_fin(stack, now);
+        }
+    }
+
+    /// Whether memory allows to keep a payload. In need, what lies beyond gaps goes first.
+    fn admit(&mut self, stack: &Stack, payload: &Payload) -> bool {
+        let memory = stack.config().limits.memory;
+        let bound = 2 * self.rcv_limit as usize + (128 << 10);
+        if self.recvq.footprint() > bound || stack.memory() > memory {
+            stack.counters().prune_called.bump();
+            let dropped = self.recvq.prune();
+            stack.counters().ofo_pruned.add(u64::from(dropped > 0));
+            self.settle(stack);
+            // One segment at a time always gets through, so that nobody starves.
+            if self.recvq.len() > 0 && (self.recvq.footprint() > bound || stack.memory() > memory) {
+                stack.counters().rcv_q_drop.bump();
+                return false;
+            }
+        }
+        let _ = payload;
+        true
+    }
+
+    fn on_fin(&mut self, stack: &Stack, _now: u64) {
+        self.fin_seq = None;
+        self.rcv_nxt = self.rcv_nxt.wrapping_add(1);
+        self.recvq.prune();
+        self.ack_now = true;
+        self.effects.events |= Events::IN | Events::RDHUP;
+        match self.state {
+            State::Established => self.set_state(stack, State::CloseWait),
+            State::FinWait1 => self.set_state(stack, State::Closing),
+            State::FinWait2 => self.enter_time_wait(stack),
+            _ => {}
+        }
+    }
+
+    fn on_urgent(&mut self, segment: &Segment) {
+        let at = segment.seq.wrapping_add(u32::from(segment.urgent));
+        if seq::lt(at, self.rcv_nxt) || self.rcv_urgent.is_some_and(|old| seq::le(at, old)) {
+            return;
+        }
+        self.rcv_urgent = Some(at);
+        self.effects.events |= Events::PRI;
+    }
+
+    /// The receiver's own view of the round trip, by the timestamps that come back.
+    fn measure_receiver(&mut self, echo: u32, now: u64) {
+        if echo == self.rcv_rtt_ecr {
+            return;
+        }
+        self.rcv_rtt_ecr = echo;
+        let ms = self.ts_value(now).wrapping_sub(echo);
+        if ms < 60_000 {
+            let sample = u64::from(ms.max(1)) * 1_000_000;
+            self.rcv_rtt = if self.rcv_rtt == 0 {
+                sample
+            } else {
+                (self.rcv_rtt * 7 + sample) / 8
+            };
+        }
+    }
+
+    /// The program read `n` bytes: the window may open, and the buffer may grow so that the sender never
+    /// waits for it (dynamic right-sizing).
+    pub fn on_read(&mut self, stack: &Stack, n: usize, now: u64) {
+        self.copied += n as u64;
+        if self.opts.rcvbuf == 0 {
+            let rtt = match (self.rcv_rtt, self.rtt.srtt) {
+                (0, s) => s.max(1_000_000),
+                (r, _) => r,
+            };
+            if now.saturating_sub(self.drs_at) >= rtt {
+                let read = self.copied - self.drs_mark;
+                if read > self.drs_space {
+                    if !stack.under_pressure() {
+                        let want = 2 * read + 16 * u64::from(self.rcv_mss);
+                        let most = stack.config().limits.tcp_rmem_max as u64;
+                        self.rcv_limit = self.rcv_limit.max(want.min(most) as u32);
+                    }
+                    self.drs_space = read;
+                }
+                self.drs_mark = self.copied;
+                self.drs_at = now;
+            }
+        }
+        if matches!(
+            self.state,
+            State::Established | State::FinWait1 | State::FinWait2
+        ) {
+            // Tell the peer when the window has opened by a good part (RFC 9293 §3.8.6.2.2).
+            let told = self
+                .rcv_wup
+                .wrapping_add(self.rcv_wnd)
+                .wrapping_sub(self.rcv_nxt);
+            let told = if (told as i32) < 0 { 0 } else { told };
+            let free = self.free_window(stack);
+            if free >= 2 * told && free > 0 || free >= told + self.rcv_limit / 2 {
+                self.ack_now = true;
+            }
+        }
+    }
+
+    /// An ICMP error about one of our segments.
+    pub fn on_icmp(&mut self, stack: &Stack, about: u32, error: &IcmpError, now: u64) {
+        if self.state == State::Closed || self.state == State::TimeWait {
+            return;
+        }
+        // A forger would have to know the window (RFC 5927 §4.1).
+        if !(seq::le(self.snd_una, about) && seq::lt(about, self.snd_nxt)) {
+            return;
+        }
+        if let Some(mtu) = error.mtu {
+            if mtu < self.dst.mtu && self.opts.df() {
+                stack.routes.learn_pmtu(self.key.remote, mtu, now);
+                self.dst.mtu = mtu;
+                self.update_mss();
+                self.resend_smaller(stack, now);
+            }
+            return;
+        }
+        match self.state {
+            State::SynSent | State::SynReceived => {
+                stack.counters().tcp_attempt_fails.bump();
+                self.finish(stack, Some(error.errno));
+            }
+            // Soft: the retransmissions decide (RFC 1122 §4.2.3.9).
+            _ => {}
+        }
+    }
+
+    /// What was too large for the path goes again in smaller segments.
+    fn resend_smaller(&mut self, stack: &Stack, now: u64) {
+        let mss = self.mss;
+        let mut index = 0;
+        while let Some(sent) = self.sent.get(index).copied() {
+            use super::tcb::Sent;
+            if sent.len() > mss && !sent.is(Sent::SACKED) {
+                if sent.is(Sent::RETRANS) {
+                    self.retrans -= sent.len();
+                }
+                if !sent.is(Sent::LOST) {
+                    self.lost += sent.len();
+                }
+                if let Some(entry) = self.sent.get_mut(index) {
+                    entry.flags = entry.flags & !Sent::RETRANS | Sent::LOST;
+                }
+            }
+            index += 1;
+        }
+        self.output(stack, now);
+    }
+}

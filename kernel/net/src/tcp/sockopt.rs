@@ -1,0 +1,339 @@
+//! The options of a TCP socket.
+
+use alloc::boxed::Box;
+
+use errno::{Errno, Result};
+
+use super::info::TcpInfo;
+use super::socket::{Phase, TcpSocket};
+use super::tcb::{State, Tcb};
+use crate::option::{Opt, OptName};
+use crate::socket::Family;
+
+/// `SOCK_MIN_RCVBUF` and `SOCK_MIN_SNDBUF`.
+const MIN_RCVBUF: usize = 2304;
+const MIN_SNDBUF: usize = 4608;
+/// `MAX_TCP_KEEPIDLE`, `MAX_TCP_KEEPINTVL`, `MAX_TCP_KEEPCNT`, `MAX_TCP_SYNCNT`.
+const MAX_KEEP_S: u32 = 32_767;
+const MAX_CNT: u32 = 127;
+
+fn in_range(value: u32, low: u32, high: u32) -> Result<u32> {
+    if (low..=high).contains(&value) {
+        Ok(value)
+    } else {
+        Err(Errno::EINVAL)
+    }
+}
+
+impl TcpSocket {
+    pub(crate) fn set_opt(&self, option: Opt) -> Result<()> {
+        let stack = &self.stack;
+        let now = stack.now();
+        let limits = &stack.config().limits;
+        let ipv6 = self.family == Family::Inet6;
+        let result = self.with_inner(now, |inner| -> Result<()> {
+            let bound = inner.bound.is_some();
+            let opts = inner.opts();
+            match option {
+                Opt::ReuseAddr(on) => opts.reuse_addr = on,
+                Opt::ReusePort(on) => opts.reuse_port = on,
+                Opt::Broadcast(on) => opts.broadcast = on,
+                Opt::DontRoute(on) => opts.dont_route = on,
+                Opt::Timestamp(on) => opts.timestamp = on,
+                Opt::ZeroCopy(on) => opts.zero_copy = on,
+                Opt::OobInline(on) => opts.oob_inline = on,
+                Opt::Linger(linger) => opts.linger = linger,
+                Opt::RcvBuf(n) => {
+                    opts.rcvbuf = ((n as usize).min(limits.rmem_max) * 2).max(MIN_RCVBUF);
+                }
+                Opt::RcvBufForce(n) => opts.rcvbuf = (n as usize * 2).max(MIN_RCVBUF),
+                Opt::SndBuf(n) => {
+                    opts.sndbuf = ((n as usize).min(limits.wmem_max) * 2).max(MIN_SNDBUF);
+                }
+                Opt::SndBufForce(n) => opts.sndbuf = (n as usize * 2).max(MIN_SNDBUF),
+                Opt::RcvLowat(n) => opts.rcv_lowat = n.max(1),
+                Opt::Priority(n) => opts.priority = n,
+                Opt::Mark(n) => opts.mark = n,
+                Opt::BindToDevice(index) => {
+                    if index != 0 && stack.interface(index).is_none() {
+                        return Err(Errno::ENODEV);
+                    }
+                    opts.device = index;
+                }
+                Opt::BusyPoll(n) => opts.busy_poll = n,
+                Opt::MaxPacingRate(_) => return Err(Errno::EOPNOTSUPP),
+                Opt::KeepAlive(on) => {
+                    opts.keepalive = on;
+                }
+                Opt::KeepIdle(s) => opts.keep_idle_s = in_range(s, 1, MAX_KEEP_S)?,
+                Opt::KeepIntvl(s) => opts.keep_intvl_s = in_range(s, 1, MAX_KEEP_S)?,
+                Opt::KeepCnt(n) => opts.keep_cnt = in_range(n, 1, MAX_CNT)?,
+                Opt::SynCnt(n) => opts.syn_cnt = in_range(n, 1, MAX_CNT)?,
+                Opt::Linger2(s) => {
+                    opts.linger2 = if s > (limits.fin_timeout_ns / 1_000_000_000) as i32 {
+                        0
+                    } else {
+                        s.max(-1)
+                    };
+                }
+                Opt::DeferAccept(s) => opts.defer_accept_s = s,
+                Opt::WindowClamp(n) => {
+                    opts.window_clamp = if n == 0 {
+                        0
+                    } else {
+                        n.max(MIN_RCVBUF as u32 / 2)
+                    };
+                }
+                Opt::NoDelay(on) => opts.nodelay = on,
+                Opt::Cork(on) => opts.cork = on,
+                Opt::QuickAck(on) => opts.quickack = on,
+                Opt::MaxSeg(n) => {
+                    opts.maxseg = if n == 0 { 0 } else { in_range(n, 88, 32_767)? };
+                }
+                Opt::Congestion(kind) => opts.congestion = kind,
+                Opt::UserTimeout(ms) => opts.user_timeout_ms = ms,
+                Opt::NotSentLowat(n) => opts.notsent_lowat = if n == 0 { u32::MAX } else { n },
+                // No Fast Open yet: a server that asks for it is told, and goes on without.
+                Opt::FastOpen(_) | Opt::FastOpenConnect(_) => return Err(Errno::EOPNOTSUPP),
+                Opt::Tos(tos) => opts.tos = tos & !3,
+                Opt::Ttl(0) => return Err(Errno::EINVAL),
+                Opt::Ttl(ttl) => opts.ttl = ttl,
+                Opt::MtuDiscover(how) => opts.mtu_discover = how,
+                Opt::FreeBind(on) => opts.free_bind = on,
+                Opt::Transparent(on) => opts.transparent = on,
+                Opt::BindAddressNoPort(on) => opts.bind_no_port = on,
+                // Control messages that streams never carry: kept off, as asked or not.
+                Opt::PktInfo(_)
+                | Opt::RecvTtl(_)
+                | Opt::RecvTos(_)
+                | Opt::RecvErr(_)
+                | Opt::RecvOrigDstAddr(_) => {}
+                Opt::V6Only(on) if ipv6 => {
+                    if bound {
+                        return Err(Errno::EINVAL);
+                    }
+                    opts.v6only = on;
+                }
+                Opt::UnicastHops(hops) if ipv6 => opts.hops = hops,
+                Opt::TClass(class) if ipv6 => opts.tclass = class & !3,
+                Opt::MtuDiscover6(how) if ipv6 => opts.mtu_discover6 = how,
+                Opt::RecvPktInfo6(_)
+                | Opt::RecvHopLimit(_)
+                | Opt::RecvTClass(_)
+                | Opt::RecvErr6(_)
+                    if ipv6 => {}
+                Opt::AcceptConn(_) | Opt::IncomingCpu(_) | Opt::Info(_) | Opt::Mtu(_) => {
+                    return Err(Errno::ENOPROTOOPT);
+                }
+                _ => return Err(Errno::ENOPROTOOPT),
+            }
+            if let Phase::Conn(tcb) = &mut inner.phase {
+                tcb.opts_changed(stack, &option, now);
+            }
+            if let Phase::Listening(listener) = &inner.phase {
+                *listener.opts.lock() = inner.opts.clone();
+            }
+            Ok(())
+        });
+        stack.drain_loopback();
+        result
+    }
+
+    pub(crate) fn get_opt(&self, name: OptName) -> Result<Opt> {
+        let stack = &self.stack;
+        let now = stack.now();
+        let limits = &stack.config().limits;
+        let mut inner = self.inner.lock();
+        let listening = matches!(inner.phase, Phase::Listening(_));
+        let (rcvbuf, sndbuf, mss, mtu) = match &inner.phase {
+            Phase::Conn(tcb) => (
+                tcb.rcv_limit as usize * 2,
+                tcb.sndbuf,
+                tcb.mss,
+                Some(tcb.dst.mtu),
+            ),
+            _ => (limits.tcp_rmem, limits.tcp_wmem, 536, None),
+        };
+        let opts = inner.opts();
+        Ok(match name {
+            OptName::ReuseAddr => Opt::ReuseAddr(opts.reuse_addr),
+            OptName::ReusePort => Opt::ReusePort(opts.reuse_port),
+            OptName::KeepAlive => Opt::KeepAlive(opts.keepalive),
+            OptName::Broadcast => Opt::Broadcast(opts.broadcast),
+            OptName::DontRoute => Opt::DontRoute(opts.dont_route),
+            OptName::OobInline => Opt::OobInline(opts.oob_inline),
+            OptName::Linger => Opt::Linger(opts.linger),
+            OptName::RcvBuf => Opt::RcvBuf(match opts.rcvbuf {
+                0 => rcvbuf as u32,
+                n => n as u32,
+            }),
+            OptName::SndBuf => Opt::SndBuf(match opts.sndbuf {
+                0 => sndbuf as u32,
+                n => n as u32,
+            }),
+            OptName::RcvLowat => Opt::RcvLowat(opts.rcv_lowat),
+            OptName::Priority => Opt::Priority(opts.priority),
+            OptName::Mark => Opt::Mark(opts.mark),
+            OptName::BindToDevice => Opt::BindToDevice(opts.device),
+            OptName::Timestamp => Opt::Timestamp(opts.timestamp),
+            OptName::AcceptConn => Opt::AcceptConn(listening),
+            OptName::IncomingCpu => Opt::IncomingCpu(crate::sync::cpu_id() as u32),
+            OptName::ZeroCopy => Opt::ZeroCopy(opts.zero_copy),
+            OptName::BusyPoll => Opt::BusyPoll(opts.busy_poll),
+            OptName::MaxPacingRate => Opt::MaxPacingRate(opts.pacing),
+            OptName::NoDelay => Opt::NoDelay(opts.nodelay),
+            OptName::Cork => Opt::Cork(opts.cork),
+            OptName::MaxSeg => Opt::MaxSeg(if opts.maxseg != 0 { opts.maxseg } else { mss }),
+            OptName::KeepIdle => Opt::KeepIdle(opts.keep_idle_s),
+            OptName::KeepIntvl => Opt::KeepIntvl(opts.keep_intvl_s),
+            OptName::KeepCnt => Opt::KeepCnt(opts.keep_cnt),
+            OptName::SynCnt => Opt::SynCnt(opts.syn_cnt),
+            OptName::Linger2 => Opt::Linger2(match opts.linger2 {
+                0 => (limits.fin_timeout_ns / 1_000_000_000) as i32,
+                n => n,
+            }),
+            OptName::DeferAccept => Opt::DeferAccept(opts.defer_accept_s),
+            OptName::WindowClamp => Opt::WindowClamp(opts.window_clamp),
+            OptName::QuickAck => Opt::QuickAck(opts.quickack),
+            OptName::Congestion => Opt::Congestion(opts.congestion),
+            OptName::UserTimeout => Opt::UserTimeout(opts.user_timeout_ms),
+            OptName::FastOpen => Opt::FastOpen(opts.fast_open),
+            OptName::FastOpenConnect => Opt::FastOpenConnect(opts.fast_open_connect),
+            OptName::NotSentLowat => Opt::NotSentLowat(match opts.notsent_lowat {
+                u32::MAX => 0,
+                n => n,
+            }),
+            OptName::Info => Opt::Info(Box::new(match &inner.phase {
+                Phase::Conn(tcb) => tcb.info(stack, now),
+                Phase::Listening(listener) => TcpInfo {
+                    state: 10,
+                    unacked: listener.ready() as u32,
+                    ..TcpInfo::default()
+                },
+                Phase::Idle => TcpInfo {
+                    state: State::Closed as u8,
+                    ..TcpInfo::default()
+                },
+            })),
+            OptName::Tos => Opt::Tos(opts.tos),
+            OptName::Ttl => Opt::Ttl(opts.ttl),
+            OptName::MtuDiscover => Opt::MtuDiscover(opts.mtu_discover),
+            OptName::Mtu => Opt::Mtu(mtu.ok_or(Errno::ENOTCONN)?),
+            OptName::Mtu6 => Opt::Mtu6(mtu.ok_or(Errno::ENOTCONN)?),
+            OptName::FreeBind => Opt::FreeBind(opts.free_bind),
+            OptName::Transparent => Opt::Transparent(opts.transparent),
+            OptName::BindAddressNoPort => Opt::BindAddressNoPort(opts.bind_no_port),
+            OptName::V6Only => Opt::V6Only(opts.v6only),
+            OptName::UnicastHops => Opt::UnicastHops(opts.hops),
+            OptName::TClass => Opt::TClass(opts.tclass),
+            OptName::MtuDiscover6 => Opt::MtuDiscover6(opts.mtu_discover6),
+            OptName::PktInfo => Opt::PktInfo(false),
+            OptName::RecvTtl => Opt::RecvTtl(false),
+            OptName::RecvTos => Opt::RecvTos(false),
+            OptName::RecvErr => Opt::RecvErr(false),
+            OptName::RecvErr6 => Opt::RecvErr6(false),
+            OptName::RecvPktInfo6 => Opt::RecvPktInfo6(false),
+            OptName::RecvHopLimit => Opt::RecvHopLimit(false),
+            OptName::RecvTClass => Opt::RecvTClass(false),
+            OptName::RecvOrigDstAddr => Opt::RecvOrigDstAddr(false),
+            _ => return Err(Errno::ENOPROTOOPT),
+        })
+    }
+}
+
+impl Tcb {
+    /// What a changed option changes at once.
+    fn opts_changed(&mut self, stack: &crate::stack::Stack, option: &Opt, now: u64) {
+        match option {
+            Opt::KeepAlive(_) | Opt::KeepIdle(_) => {
+                self.keep_probes = 0;
+                self.arm_keepalive(now);
+            }
+            Opt::RcvBuf(_) | Opt::RcvBufForce(_) => self.rcv_limit = (self.opts.rcvbuf / 2) as u32,
+            Opt::SndBuf(_) | Opt::SndBufForce(_) => self.sndbuf = self.opts.sndbuf,
+            Opt::Congestion(kind) => self.cc.kind = *kind,
+            Opt::MaxSeg(_) => self.update_mss(),
+            // Both push out what was held back (tcp(7)).
+            Opt::NoDelay(true) | Opt::Cork(false) => {
+                self.corked_until = u64::MAX;
+                if self.synchronized() {
+                    self.send_new(stack, now, true);
+                }
+            }
+            Opt::QuickAck(true) => {
+                self.quick = 16;
+                if self.delack_at != u64::MAX {
+                    self.ack_now = true;
+                    self.output(stack, now);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// `TCP_INFO`.
+    pub fn info(&self, stack: &crate::stack::Stack, now: u64) -> TcpInfo {
+        let us = |ns: u64| (ns / 1000).min(u64::from(u32::MAX)) as u32;
+        let ms_since = |at: u64| (now.saturating_sub(at) / 1_000_000) as u32;
+        let mss = self.mss.max(1);
+        let options =
+            u8::from(self.ts_ok) | u8::from(self.sack_ok) << 1 | u8::from(self.wscale_ok) << 2;
+        TcpInfo {
+            state: self.state as u8,
+            ca_state: self.ca as u8,
+            retransmits: self.retransmits.min(255) as u8,
+            probes: self.keep_probes.min(255) as u8,
+            backoff: self.rtt.backoff.min(255) as u8,
+            options,
+            snd_wscale: self.snd_wscale,
+            rcv_wscale: if self.wscale_ok { self.rcv_wscale } else { 0 },
+            rto: us(self.rtt.timeout()),
+            ato: us(super::timer::DELACK_NS),
+            snd_mss: self.mss,
+            rcv_mss: self.rcv_mss,
+            unacked: self.in_flight().div_ceil(mss),
+            sacked: self.sacked.div_ceil(mss),
+            lost: self.lost.div_ceil(mss),
+            retrans: self.retrans.div_ceil(mss),
+            last_data_sent: ms_since(self.last_sent),
+            last_data_recv: ms_since(self.last_rcv),
+            last_ack_recv: ms_since(self.last_rcv),
+            pmtu: self.dst.mtu,
+            rcv_ssthresh: self.rcv_limit,
+            rtt: us(self.rtt.srtt),
+            rttvar: us(self.rtt.var),
+            snd_ssthresh: match self.cc.ssthresh {
+                u32::MAX => 0x7fff_ffff,
+                n => n / mss,
+            },
+            snd_cwnd: self.cc.cwnd / mss,
+            advmss: u32::from(self.advertised_mss()),
+            reordering: 3,
+            rcv_rtt: us(self.rcv_rtt),
+            rcv_space: self.drs_space.min(u64::from(u32::MAX)) as u32,
+            total_retrans: self.total_retrans,
+            pacing_rate: u64::MAX,
+            max_pacing_rate: self.opts.pacing,
+            bytes_acked: self.bytes_acked,
+            bytes_received: self.bytes_received,
+            segs_out: self.segs_out,
+            segs_in: self.segs_in,
+            notsent_bytes: self.unsent(),
+            min_rtt: match self.rtt.min {
+                u64::MAX => u32::MAX,
+                n => us(n),
+            },
+            data_segs_in: self.data_segs_in,
+            data_segs_out: self.data_segs_out,
+            delivered: self.delivered,
+            bytes_sent: self.bytes_sent + self.bytes_retrans,
+            bytes_retrans: self.bytes_retrans,
+            dsack_dups: self.dsack_dups,
+            reord_seen: self.reord_seen,
+            rcv_ooopack: self.ooo_packets,
+            snd_wnd: self.snd_wnd,
+            rcv_wnd: self.free_window(stack),
+            ..TcpInfo::default()
+        }
+    }
+}

@@ -1,0 +1,306 @@
+//! A connection's timers: retransmission, tail loss probe, reordering, window probe, delayed
+//! acknowledgement, keepalive, cork, and the end of FIN-WAIT-2. All deadlines are the connection's own;
+//! the wheel only wakes it near the first of them.
+
+use errno::Errno;
+
+use super::rtt::RTO_MAX;
+use super::tcb::{Ca, Rtx, State, Tcb};
+use crate::stack::Stack;
+
+/// Between data and its acknowledgement when nothing else carries it (`TCP_DELACK_MIN`).
+pub(crate) const DELACK_NS: u64 = 40_000_000;
+/// The same at the start of a connection.
+pub(crate) const QUICK_NS: u64 = 2_000_000;
+/// `tcp_retries2`: timeouts in a row before the connection is given up.
+const RETRIES: u32 = 15;
+/// `tcp_orphan_retries` of a connection no program holds.
+const ORPHAN_RETRIES: u32 = 8;
+const SECOND: u64 = 1_000_000_000;
+
+impl Tcb {
+    /// Arms the retransmission timer from now.
+    pub fn arm_rto(&mut self, now: u64) {
+        if self.sent.is_empty() && self.state != State::SynSent && self.state != State::SynReceived
+        {
+            self.rtx = (Rtx::None, u64::MAX);
+            return;
+        }
+        self.rtx = (Rtx::Rto, now + self.rtt.timeout());
+    }
+
+    /// Arms a tail loss probe if one is allowed, else the retransmission timer (RFC 8985 §7.2).
+    pub fn arm_probe_or_rto(&mut self, now: u64) {
+        if self.sent.is_empty() {
+            self.rtx = (Rtx::None, u64::MAX);
+            return;
+        }
+        let allowed = self.sack_ok
+            && self.ca == Ca::Open
+            && self.sacked == 0
+            && self.lost == 0
+            && self.rtt.srtt != 0
+            && self.rack.probe.is_none()
+            && self.rtt.backoff == 0;
+        let rto = now + self.rtt.timeout();
+        if allowed {
+            let mut pto = 2 * self.rtt.srtt + 2_000_000;
+            if self.in_flight() <= self.mss {
+                // One segment: its acknowledgement may be delayed.
+                pto += super::rtt::RTO_MIN;
+            }
+            if now + pto < rto {
+                self.rtx = (Rtx::Probe, now + pto);
+                return;
+            }
+        }
+        self.rtx = (Rtx::Rto, rto);
+    }
+
+    /// The window is closed and nothing is on the way: ask now and then.
+    pub fn arm_window_probe(&mut self, now: u64) {
+        if self.rtx.0 != Rtx::Window {
+            self.stalled_since = now;
+            self.rtx = (Rtx::Window, now + self.rtt.timeout());
+        }
+    }
+
+    /// Arms the keepalive timer from now.
+    pub fn arm_keepalive(&mut self, now: u64) {
+        self.keep_at = if self.opts.keepalive && self.synchronized() {
+            now + u64::from(self.opts.keep_idle_s) * SECOND
+        } else {
+            u64::MAX
+        };
+    }
+
+    /// Runs what is due.
+    pub fn on_timers(&mut self, stack: &Stack, now: u64) {
+        if self.life_at <= now {
+            self.life_at = u64::MAX;
+            self.on_life_end(stack, now);
+        }
+        if self.state == State::Closed || self.state == State::TimeWait {
+            return;
+        }
+        if self.rtx.1 <= now {
+            let kind = core::mem::replace(&mut self.rtx, (Rtx::None, u64::MAX)).0;
+            match kind {
+                Rtx::None => {}
+                Rtx::Rto => self.on_rto(stack, now),
+                Rtx::Probe => self.on_probe(stack, now),
+                Rtx::Reorder => self.on_reorder(stack, now),
+                Rtx::Window => self.on_window_probe(stack, now),
+            }
+        }
+        if self.state == State::Closed {
+            return;
+        }
+        if self.keep_at <= now {
+            self.on_keepalive(stack, now);
+        }
+        if self.corked_until <= now {
+            self.send_new(stack, now, true);
+            self.corked_until = u64::MAX;
+        }
+        if self.delack_at <= now {
+            self.delack_at = u64::MAX;
+            self.ack_now = true;
+            stack.counters().delayed_acks.bump();
+        }
+        if self.state != State::Closed {
+            self.output(stack, now);
+        }
+    }
+
+    fn on_life_end(&mut self, stack: &Stack, _now: u64) {
+        match self.state {
+            // FIN-WAIT-2 of a closed socket: the peer never closed its side.
+            State::FinWait2 => self.finish(stack, None),
+            _ => self.finish(stack, Some(Errno::ETIMEDOUT)),
+        }
+    }
+
+    /// Whether to give up, after `retransmits` in a row.
+    fn give_up(&mut self, stack: &Stack, now: u64) -> bool {
+        let stalled = now.saturating_sub(self.stalled_since);
+        let out_of_time = self.opts.user_timeout_ms != 0
+            && stalled >= u64::from(self.opts.user_timeout_ms) * 1_000_000;
+        let most = match self.state {
+            State::SynSent | State::SynReceived => self.opts.syn_cnt,
+            _ if self.orphan => ORPHAN_RETRIES,
+            _ => RETRIES,
+        };
+        let by_count = self.retransmits >= most
+            && (self.opts.user_timeout_ms == 0 || self.state == State::SynSent);
+        if !by_count && !out_of_time {
+            return false;
+        }
+        stack.counters().abort_on_timeout.bump();
+        if self.state == State::SynSent {
+            stack.counters().tcp_attempt_fails.bump();
+        }
+        if self.orphan {
+            self.send_reset(stack, now);
+        }
+        self.finish(stack, Some(Errno::ETIMEDOUT));
+        true
+    }
+
+    fn on_rto(&mut self, stack: &Stack, now: u64) {
+        if self.give_up(stack, now) {
+            return;
+        }
+        self.retransmits += 1;
+        self.rtt.backoff += 1;
+        match self.state {
+            State::SynSent | State::SynReceived => {
+                stack.counters().syn_retrans.bump();
+                stack.counters().tcp_retrans_segs.bump();
+                self.total_retrans += 1;
+                self.send_syn(stack, now);
+            }
+            _ if self.sent.is_empty() => return,
+            _ => {
+                if self.snd_wnd == 0 && self.ca == Ca::Open {
+                    // The peer shrank its window to nothing over what was sent.
+                    self.send_probe(stack, now);
+                } else {
+                    // A black hole for large packets looks like this: try smaller ones (RFC 4821's idea).
+                    if self.retransmits >= 3 && self.mss > 1200 && !self.dst.iface.is_loopback() {
+                        stack.counters().mtup_fail.bump();
+                        self.dst.mtu = self.dst.mtu.min(1200);
+                        self.update_mss();
+                    }
+                    self.enter_loss(stack);
+                    if let Some(first) = self.sent.front().copied() {
+                        if first.len() > self.mss {
+                            self.split(0, self.mss);
+                        }
+                    }
+                    self.resend(stack, 0, now, false);
+                }
+            }
+        }
+        self.rtx = (Rtx::Rto, now + self.rtt.timeout());
+    }
+
+    fn on_probe(&mut self, stack: &Stack, now: u64) {
+        // New data is the better probe; else the last segment again.
+        let before = self.snd_nxt;
+        if self.unsent() > 0 {
+            let window_left = self
+                .snd_una
+                .wrapping_add(self.snd_wnd)
+                .wrapping_sub(self.snd_nxt);
+            if (window_left as i32) > 0 {
+                let cwnd = self.cc.cwnd;
+                self.cc.cwnd = self.pipe() + self.mss;
+                self.send_new(stack, now, true);
+                self.cc.cwnd = cwnd;
+            }
+        }
+        if self.snd_nxt != before {
+            self.rack.probe = Some((self.snd_nxt, false));
+        } else if let Some(last) = self.sent.back().copied() {
+            let index = self.sent.len() - 1;
+            let fin = u32::from(crate::seq::gt(last.end, self.data_end()));
+            let index = if last.len() > self.mss + fin {
+                self.split(index, last.len() - self.mss - fin);
+                index + 1
+            } else {
+                index
+            };
+            if self.resend(stack, index, now, true) {
+                stack.counters().loss_probes.bump();
+            }
+            self.rack.probe = Some((self.snd_nxt, true));
+        }
+        self.rtx = (Rtx::Rto, now + self.rtt.timeout());
+    }
+
+    fn on_reorder(&mut self, stack: &Stack, now: u64) {
+        self.arm_rto(now);
+        if self.detect(stack, now) && self.ca == Ca::Open {
+            self.start_recovery(stack);
+        }
+    }
+
+    fn on_window_probe(&mut self, stack: &Stack, now: u64) {
+        if self.in_flight() > 0 || self.unsent() == 0 && !self.fin_due() {
+            self.arm_rto(now);
+            return;
+        }
+        // The peer answers probes: only its silence counts towards giving up.
+        if now.saturating_sub(self.last_rcv) > RTO_MAX && self.give_up(stack, now) {
+            return;
+        }
+        let out_of_time = self.opts.user_timeout_ms != 0
+            && now.saturating_sub(self.stalled_since)
+                >= u64::from(self.opts.user_timeout_ms) * 1_000_000;
+        if out_of_time && self.give_up(stack, now) {
+            return;
+        }
+        self.retransmits += 1;
+        self.rtt.backoff = (self.rtt.backoff + 1).min(10);
+        stack.counters().win_probe.bump();
+        let window = self
+            .snd_una
+            .wrapping_add(self.snd_wnd)
+            .wrapping_sub(self.snd_nxt);
+        if window > 0 && (window as i32) > 0 {
+            // A sliver of a window: fill it.
+            self.send_new(stack, now, true);
+        }
+        if self.in_flight() == 0 {
+            self.send_probe(stack, now);
+            self.rtx = (Rtx::Window, now + self.rtt.timeout());
+        }
+    }
+
+    fn on_keepalive(&mut self, stack: &Stack, now: u64) {
+        if !self.opts.keepalive || !self.synchronized() {
+            self.keep_at = u64::MAX;
+            return;
+        }
+        let idle_ns = u64::from(self.opts.keep_idle_s) * SECOND;
+        let interval = u64::from(self.opts.keep_intvl_s) * SECOND;
+        let quiet = now.saturating_sub(self.last_rcv);
+        // Data on the way has its own timer.
+        if self.in_flight() > 0 || self.unsent() > 0 {
+            self.keep_at = now + idle_ns;
+            return;
+        }
+        if quiet + 1_000_000 < idle_ns {
+            self.keep_probes = 0;
+            self.keep_at = self.last_rcv + idle_ns;
+            return;
+        }
+        let user = u64::from(self.opts.user_timeout_ms) * 1_000_000;
+        let over = if user != 0 {
+            quiet >= user && self.keep_probes > 0
+        } else {
+            self.keep_probes >= self.opts.keep_cnt
+        };
+        if over {
+            self.send_reset(stack, now);
+            self.finish(stack, Some(Errno::ETIMEDOUT));
+            return;
+        }
+        stack.counters().keep_alive.bump();
+        self.keep_probes += 1;
+        self.send_probe(stack, now);
+        self.keep_at = now + interval;
+    }
+
+    /// Arms the timer of a delayed acknowledgement.
+    pub fn delay_ack(&mut self, now: u64) {
+        let wait = if self.quick > 0 && self.opts.quickack {
+            self.quick -= 1;
+            QUICK_NS
+        } else {
+            DELACK_NS
+        };
+        self.delack_at = self.delack_at.min(now + wait);
+    }
+}

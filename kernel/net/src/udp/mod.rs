@@ -1,0 +1,598 @@
+//! UDP (RFC 768): the table of bound sockets and the way of a datagram in. The socket's calls are in
+//! `calls`, its options in `sockopt`.
+
+mod calls;
+mod sockopt;
+
+use alloc::collections::VecDeque;
+use alloc::sync::{Arc, Weak};
+use alloc::vec::Vec;
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use errno::Errno;
+use hashbrown::HashMap;
+
+use crate::checksum::{Parts, Sum};
+use crate::flow::{FlowKey, KeyedState};
+use crate::hash::Key;
+use crate::icmp::{self, IcmpError};
+use crate::ip::{IpMeta, proto};
+use crate::nic::RxChecksum;
+use crate::option::{Membership, MtuDiscover};
+use crate::pkt::{InPacket, Payload, payload_footprint, payload_len, payload_truncate};
+use crate::poll::{Events, Pollee};
+use crate::ports::{Binding, Ports};
+use crate::query::SocketInfo;
+use crate::route::Dst;
+use crate::socket::{ExtendedError, Family};
+use crate::stack::Stack;
+use crate::sync::{RwSpinLock, SleepLock, SpinLock};
+
+/// Bytes of a UDP header.
+pub(crate) const HEADER: usize = 8;
+const SHARDS: usize = 32;
+/// Entries of an error queue.
+const ERRORS: usize = 64;
+
+/// A datagram that waits to be received.
+pub(crate) struct Datagram {
+    pub payload: Payload,
+    pub from: (IpAddr, u16),
+    pub to: (IpAddr, u16),
+    pub index: u32,
+    pub ttl: u8,
+    pub tos: u8,
+    pub at: u64,
+    cost: usize,
+}
+
+/// An entry of the error queue: what, the destination of the packet concerned, its data.
+pub(crate) struct ErrorEntry {
+    pub error: ExtendedError,
+    pub to: (IpAddr, u16),
+    pub data: Vec<u8>,
+}
+
+/// What the program set.
+#[derive(Clone, Debug)]
+pub(crate) struct UdpOpts {
+    pub reuse_addr: bool,
+    pub reuse_port: bool,
+    pub broadcast: bool,
+    pub dont_route: bool,
+    pub timestamp: bool,
+    pub zero_copy: bool,
+    pub rcvbuf: usize,
+    pub sndbuf: usize,
+    pub priority: u32,
+    pub mark: u32,
+    pub device: u32,
+    pub busy_poll: u32,
+    pub tos: u8,
+    pub tclass: u8,
+    pub ttl: u8,
+    pub hops: Option<u8>,
+    pub pktinfo: bool,
+    pub pktinfo6: bool,
+    pub recv_ttl: bool,
+    pub recv_hops: bool,
+    pub recv_tos: bool,
+    pub recv_tclass: bool,
+    pub recv_err: bool,
+    pub recv_err6: bool,
+    pub orig_dst: bool,
+    pub mtu_discover: MtuDiscover,
+    pub mtu_discover6: MtuDiscover,
+    pub free_bind: bool,
+    pub transparent: bool,
+    pub multicast_ttl: u8,
+    pub multicast_hops: u8,
+    pub multicast_loop: bool,
+    pub multicast_all: bool,
+    pub multicast_if: (Ipv4Addr, u32),
+    pub v6only: bool,
+    pub segment: u16,
+    pub gro: bool,
+}
+
+pub(crate) struct Inner {
+    pub opts: UdpOpts,
+    pub bound: Option<(u16, Binding)>,
+    pub remote: Option<(IpAddr, u16)>,
+    /// The local address `connect` chose.
+    pub chosen: Option<IpAddr>,
+    pub dst: Option<Dst>,
+    pub queue: VecDeque<Datagram>,
+    pub queued: usize,
+    pub errors: VecDeque<ErrorEntry>,
+    pub error: Option<Errno>,
+    pub shut_read: bool,
+    pub shut_write: bool,
+    pub groups: Vec<Membership>,
+    pub drops: u64,
+    pub closed: bool,
+}
+
+/// A UDP socket: see [`crate::Socket`] for its calls.
+pub struct UdpSocket {
+    pub(crate) stack: Arc<Stack>,
+    pub(crate) family: Family,
+    me: Weak<UdpSocket>,
+    pub(crate) pollee: Pollee,
+    recv_lock: SleepLock<()>,
+    pub(crate) inner: SpinLock<Inner>,
+}
+
+type Shard = RwSpinLock<HashMap<u16, Vec<Arc<UdpSocket>>, KeyedState>>;
+
+/// All bound sockets.
+pub(crate) struct UdpTable {
+    pub ports: Ports,
+    shards: Vec<Shard>,
+    key: Key,
+}
+
+impl UdpTable {
+    pub fn new(key: Key) -> UdpTable {
+        UdpTable {
+            ports: Ports::new(KeyedState(key)),
+            shards: (0..SHARDS)
+                .map(|_| RwSpinLock::new(HashMap::with_hasher(KeyedState(key))))
+                .collect(),
+            key,
+        }
+    }
+
+    fn shard(&self, port: u16) -> &Shard {
+        &self.shards[usize::from(port) % SHARDS]
+    }
+
+    pub fn add(&self, port: u16, socket: Arc<UdpSocket>) {
+        self.shard(port)
+            .write()
+            .entry(port)
+            .or_default()
+            .push(socket);
+    }
+
+    pub fn remove(&self, port: u16, socket: &UdpSocket) {
+        let mut shard = self.shard(port).write();
+        let mut gone = None;
+        if let Some(all) = shard.get_mut(&port) {
+            if let Some(at) = all.iter().position(|s| core::ptr::eq(&**s, socket)) {
+                gone = Some(all.swap_remove(at));
+            }
+            if all.is_empty() {
+                shard.remove(&port);
+            }
+        }
+        drop(shard);
+        drop(gone);
+    }
+
+    /// The socket that fits best.
+    fn find(
+        &self,
+        local: (IpAddr, u16),
+        remote: (IpAddr, u16),
+        index: u32,
+    ) -> Option<Arc<UdpSocket>> {
+        let shard = self.shard(local.1).read();
+        let all = shard.get(&local.1)?;
+        if let [only] = &all[..] {
+            return only.score(local.0, remote, index).map(|_| only.clone());
+        }
+        let mut best: Option<(u32, bool)> = None;
+        let mut fitting: Vec<&Arc<UdpSocket>> = Vec::new();
+        for socket in all {
+            let Some((score, spread)) = socket.score(local.0, remote, index) else {
+                continue;
+            };
+            match best {
+                Some((top, _)) if score < top => {}
+                Some((top, _)) if score == top => fitting.push(socket),
+                _ => {
+                    best = Some((score, spread));
+                    fitting.clear();
+                    fitting.push(socket);
+                }
+            }
+        }
+        let (_, spread) = best?;
+        let pick = if spread && fitting.len() > 1 {
+            let key = FlowKey {
+                local: local.0,
+                remote: remote.0,
+                lport: local.1,
+                rport: remote.1,
+            };
+            (key.hash(self.key) % fitting.len() as u64) as usize
+        } else {
+            // Without SO_REUSEPORT the one bound last gets it, as in Linux.
+            fitting.len() - 1
+        };
+        Some(fitting[pick].clone())
+    }
+
+    /// All sockets that get a datagram to many.
+    fn find_all(
+        &self,
+        local: (IpAddr, u16),
+        remote: (IpAddr, u16),
+        index: u32,
+    ) -> Vec<Arc<UdpSocket>> {
+        self.shard(local.1)
+            .read()
+            .get(&local.1)
+            .map(|all| {
+                all.iter()
+                    .filter(|s| s.takes_many(local.0, remote, index))
+                    .cloned()
+                    .collect()
+            })
+            .unwrap_or_default()
+    }
+
+    pub fn list(&self) -> Vec<SocketInfo> {
+        let mut all = Vec::new();
+        for shard in &self.shards {
+            let sockets: Vec<Arc<UdpSocket>> = shard.read().values().flatten().cloned().collect();
+            all.extend(sockets.iter().map(|s| s.describe()));
+        }
+        all
+    }
+
+    /// Whether a socket has joined `group` on interface `index`.
+    pub fn is_member(&self, group: IpAddr, index: u32) -> bool {
+        self.shards.iter().any(|shard| {
+            shard.read().values().flatten().any(|socket| {
+                socket
+                    .inner
+                    .lock()
+                    .groups
+                    .iter()
+                    .any(|m| m.group == group && m.index == index)
+            })
+        })
+    }
+}
+
+impl UdpSocket {
+    /// A new, unbound socket.
+    pub fn new(stack: &Arc<Stack>, family: Family) -> Arc<UdpSocket> {
+        let limits = &stack.config().limits;
+        let opts = UdpOpts {
+            reuse_addr: false,
+            reuse_port: false,
+            broadcast: false,
+            dont_route: false,
+            timestamp: false,
+            zero_copy: false,
+            rcvbuf: limits.rmem_default,
+            sndbuf: limits.rmem_default,
+            priority: 0,
+            mark: 0,
+            device: 0,
+            busy_poll: 0,
+            tos: 0,
+            tclass: 0,
+            ttl: crate::ip::DEFAULT_TTL,
+            hops: None,
+            pktinfo: false,
+            pktinfo6: false,
+            recv_ttl: false,
+            recv_hops: false,
+            recv_tos: false,
+            recv_tclass: false,
+            recv_err: false,
+            recv_err6: false,
+            orig_dst: false,
+            mtu_discover: MtuDiscover::Want,
+            mtu_discover6: MtuDiscover::Want,
+            free_bind: false,
+            transparent: false,
+            multicast_ttl: 1,
+            multicast_hops: 1,
+            multicast_loop: true,
+            multicast_all: true,
+            multicast_if: (Ipv4Addr::UNSPECIFIED, 0),
+            v6only: false,
+            segment: 0,
+            gro: false,
+        };
+        Arc::new_cyclic(|me| UdpSocket {
+            stack: stack.clone(),
+            family,
+            me: me.clone(),
+            pollee: Pollee::new(),
+            recv_lock: SleepLock::new(()),
+            inner: SpinLock::new(Inner {
+                opts,
+                bound: None,
+                remote: None,
+                chosen: None,
+                dst: None,
+                queue: VecDeque::new(),
+                queued: 0,
+                errors: VecDeque::new(),
+                error: None,
+                shut_read: false,
+                shut_write: false,
+                groups: Vec::new(),
+                drops: 0,
+                closed: false,
+            }),
+        })
+    }
+
+    /// How well a unicast datagram fits, and whether the socket shares its port.
+    fn score(&self, local: IpAddr, remote: (IpAddr, u16), index: u32) -> Option<(u32, bool)> {
+        let inner = self.inner.lock();
+        let (_, binding) = inner.bound?;
+        let mut score = 1;
+        match binding.addr.or(inner.chosen) {
+            Some(own) if own == local => score += 2,
+            Some(_) => return None,
+            None if binding.ipv6 == local.is_ipv4() => {
+                if !binding.ipv6 || binding.v6only {
+                    return None;
+                }
+            }
+            None => score += 1,
+        }
+        match inner.remote {
+            Some(peer) if peer == remote => score += 8,
+            Some(_) => return None,
+            None => {}
+        }
+        if binding.device != 0 {
+            if binding.device != index {
+                return None;
+            }
+            score += 4;
+        }
+        Some((score, binding.reuse_port))
+    }
+
+    /// Whether a broadcast or multicast datagram goes here.
+    fn takes_many(&self, group: IpAddr, remote: (IpAddr, u16), index: u32) -> bool {
+        let inner = self.inner.lock();
+        let Some((_, binding)) = inner.bound else {
+            return false;
+        };
+        let family_fits = match binding.addr {
+            Some(own) => own == group,
+            None => binding.ipv6 != group.is_ipv4() || binding.ipv6 && !binding.v6only,
+        };
+        if !family_fits || binding.device != 0 && binding.device != index {
+            return false;
+        }
+        if inner.remote.is_some_and(|peer| peer != remote) {
+            return false;
+        }
+        if group.is_multicast() {
+            let joined = inner
+                .groups
+                .iter()
+                .any(|m| m.group == group && (m.index == 0 || m.index == index));
+            return joined || inner.opts.multicast_all && inner.groups.is_empty();
+        }
+        true
+    }
+
+    fn describe(&self) -> SocketInfo {
+        let inner = self.inner.lock();
+        let any: IpAddr = match self.family {
+            Family::Inet => Ipv4Addr::UNSPECIFIED.into(),
+            Family::Inet6 => Ipv6Addr::UNSPECIFIED.into(),
+        };
+        let (port, addr) = match inner.bound {
+            Some((port, b)) => (port, b.addr.or(inner.chosen).unwrap_or(any)),
+            None => (0, any),
+        };
+        let (peer, rport) = inner.remote.unwrap_or((any, 0));
+        SocketInfo {
+            ipv6: self.family == Family::Inet6,
+            local: SocketAddr::new(addr, port),
+            remote: SocketAddr::new(peer, rport),
+            state: if inner.remote.is_some() { 1 } else { 7 },
+            send_queue: 0,
+            recv_queue: inner.queued,
+            drops: inner.drops,
+            retransmits: 0,
+        }
+    }
+
+    /// A datagram arrives.
+    fn push(&self, datagram: Datagram) {
+        let counters = self.stack.counters();
+        {
+            let mut inner = self.inner.lock();
+            if inner.closed || inner.shut_read {
+                return;
+            }
+            let full = inner.queued + datagram.cost > inner.opts.rcvbuf && !inner.queue.is_empty();
+            if full || !self.stack.charge(datagram.cost) {
+                inner.drops += 1;
+                counters.udp_rcvbuf_errors.add(u64::from(full));
+                counters.udp_mem_errors.add(u64::from(!full));
+                counters.udp_in_errors.bump();
+                return;
+            }
+            inner.queued += datagram.cost;
+            inner.queue.push_back(datagram);
+        }
+        counters.udp_in_datagrams.bump();
+        self.pollee.notify(Events::IN | Events::RDNORM);
+    }
+
+    fn take_front(&self, inner: &mut Inner) -> Option<Datagram> {
+        let datagram = inner.queue.pop_front()?;
+        inner.queued -= datagram.cost;
+        self.stack.discharge(datagram.cost);
+        Some(datagram)
+    }
+
+    fn put_front(&self, datagram: Datagram) {
+        let mut inner = self.inner.lock();
+        if inner.closed {
+            return;
+        }
+        inner.queued += datagram.cost;
+        self.stack.charge_anyway(datagram.cost);
+        inner.queue.push_front(datagram);
+    }
+
+    /// An ICMP error about one of this socket's datagrams.
+    fn on_error(&self, error: &IcmpError, to: (IpAddr, u16)) {
+        let mut events = Events::ERR;
+        {
+            let mut inner = self.inner.lock();
+            let wants = inner.opts.recv_err || inner.opts.recv_err6;
+            if wants && inner.errors.len() < ERRORS {
+                inner.errors.push_back(ErrorEntry {
+                    error: ExtendedError {
+                        errno: error.errno,
+                        origin: 2,
+                        icmp_type: error.kind,
+                        icmp_code: error.code,
+                        info: error.mtu.unwrap_or(0),
+                        data: 0,
+                        offender: Some(error.offender),
+                    },
+                    to,
+                    data: Vec::new(),
+                });
+            }
+            // Without IP_RECVERR only hard errors of connected sockets are told (udp(7)).
+            let told = wants || inner.remote.is_some() && error.fatal;
+            if told && error.mtu.is_none() || wants {
+                inner.error = Some(error.errno);
+            } else {
+                events = Events::empty();
+            }
+        }
+        if !events.is_empty() {
+            self.pollee.notify(events | Events::IN | Events::OUT);
+        }
+    }
+}
+
+impl Drop for UdpSocket {
+    fn drop(&mut self) {
+        let inner = self.inner.get_mut();
+        self.stack.discharge(inner.queued);
+        if let Some((port, binding)) = inner.bound.take() {
+            self.stack.udp.ports.release(port, &binding);
+        }
+    }
+}
+
+/// A received UDP packet.
+pub(crate) fn input(stack: &Stack, meta: &IpMeta, mut packet: InPacket, now: u64) {
+    let counters = stack.counters();
+    packet.pull(meta.l4 + HEADER);
+    let Some(h) = packet.head().get(meta.l4..meta.l4 + HEADER) else {
+        counters.udp_in_errors.bump();
+        return;
+    };
+    let word = |at: usize| u16::from_be_bytes([h[at], h[at + 1]]);
+    let (rport, lport, len, sum) = (word(0), word(2), usize::from(word(4)), word(6));
+    if len < HEADER || len > meta.len {
+        counters.udp_in_errors.bump();
+        return;
+    }
+    if meta.len > len {
+        packet.truncate(meta.l4 + len);
+    }
+    if packet.csum == RxChecksum::Unknown && (sum != 0 || !meta.dst.is_ipv4()) {
+        let pseudo = Sum::pseudo(meta.src, meta.dst, proto::UDP, len);
+        if packet.sum(meta.l4, Parts::after(pseudo)).sum().folded() != 0xffff {
+            counters.udp_in_csum_errors.bump();
+            counters.udp_in_errors.bump();
+            return;
+        }
+    }
+    if lport == crate::dhcp::CLIENT_PORT && meta.dst.is_ipv4() {
+        let bytes = packet.to_vec();
+        let dhcp = bytes.get(meta.l4 + HEADER..).unwrap_or(&[]);
+        if stack.dhcp_input(meta.iface.index, dhcp, now) {
+            return;
+        }
+    }
+    let remote = (meta.src, rport);
+    let local = (meta.dst, lport);
+    let index = meta.iface.index;
+    if meta.many {
+        let sockets = stack.udp.find_all(local, remote, index);
+        if sockets.is_empty() {
+            counters.udp_ignored_multi.bump();
+            return;
+        }
+        let payload = packet.into_payload(meta.l4 + HEADER);
+        let bytes = crate::pkt::payload_to_vec(&payload);
+        for socket in sockets {
+            let mut copy = Payload::new();
+            copy.push(crate::pkt::RxData::Dense(bytes.clone(), 0));
+            socket.push(datagram(meta, copy, remote, local, now));
+        }
+        return;
+    }
+    let Some(socket) = stack.udp.find(local, remote, index) else {
+        counters.udp_no_ports.bump();
+        icmp::send_error(
+            stack,
+            meta,
+            &packet,
+            icmp::UNREACHABLE,
+            icmp::CODE_PORT,
+            now,
+        );
+        return;
+    };
+    let payload = packet.into_payload(meta.l4 + HEADER);
+    socket.push(datagram(meta, payload, remote, local, now));
+}
+
+fn datagram(
+    meta: &IpMeta,
+    mut payload: Payload,
+    from: (IpAddr, u16),
+    to: (IpAddr, u16),
+    now: u64,
+) -> Datagram {
+    let len = payload_len(&payload);
+    payload_truncate(&mut payload, len);
+    // Small datagrams do not keep a whole buffer of the card.
+    if payload_footprint(&payload) > 1024 + 2 * len {
+        let bytes = crate::pkt::payload_to_vec(&payload);
+        payload = Payload::new();
+        payload.push(crate::pkt::RxData::Dense(bytes, 0));
+    }
+    Datagram {
+        cost: payload_footprint(&payload) + 192,
+        payload,
+        from,
+        to,
+        index: meta.iface.index,
+        ttl: meta.ttl,
+        tos: meta.tos,
+        at: now,
+    }
+}
+
+/// An ICMP error quotes one of our datagrams.
+pub(crate) fn icmp_error(
+    stack: &Stack,
+    local: (IpAddr, u16),
+    remote: (IpAddr, u16),
+    error: &IcmpError,
+    now: u64,
+) {
+    if let Some(mtu) = error.mtu {
+        stack.routes.learn_pmtu(remote.0, mtu, now);
+    }
+    if let Some(socket) = stack.udp.find(local, remote, 0) {
+        socket.on_error(error, remote);
+    }
+}
