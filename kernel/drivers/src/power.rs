@@ -16,7 +16,7 @@ use machine::{
 };
 
 use crate::acpi::{
-    Fadt, GenericAddress, Space,
+    self, Fadt, Firmware, GenericAddress, Space,
     aml::{self, EventDevice, Interrupt},
 };
 
@@ -91,20 +91,31 @@ fn port16(address: GenericAddress, offset: u16) -> Option<Port16> {
 /// What the tables say of power, ready to be used. Nothing is touched before a method is called.
 pub struct Power {
     fadt: Fadt,
-    event_device: Option<EventDevice>,
-    off_type: Option<(u8, u8)>,
-    button: Once<Vec<IrqHandle>>,
+    /// Read when it is needed: on machines with fixed hardware only to switch off.
+    dsdt: Once<Option<Vec<u8>>>,
+    button: Once<IrqHandle>,
 }
 
 impl Power {
-    /// Takes what is needed from the tables; `dsdt` may be missing.
-    pub fn new(fadt: Fadt, dsdt: Option<&[u8]>) -> Power {
+    /// By the tables of this machine.
+    pub fn new(fadt: Fadt) -> Power {
         Power {
-            event_device: dsdt.and_then(aml::event_device),
-            off_type: dsdt.and_then(aml::soft_off),
             fadt,
+            dsdt: Once::new(),
             button: Once::new(),
         }
+    }
+
+    /// The machine has no fixed hardware.
+    pub fn hardware_reduced(&self) -> bool {
+        self.fadt.hardware_reduced
+    }
+
+    /// The differentiated description table, if it can be read.
+    pub fn dsdt(&self) -> Option<&[u8]> {
+        self.dsdt
+            .call_once(|| acpi::dsdt(&Firmware, &self.fadt).ok())
+            .as_deref()
     }
 
     /// Calls `handler` whenever the power button is pressed.
@@ -115,16 +126,15 @@ impl Power {
         if self.button.get().is_some() {
             return Err(PowerError::Taken);
         }
-        let handle = match self.event_device {
-            Some(device) => watch_event_device(device, handler)?,
-            None if !self.fadt.hardware_reduced && self.fadt.fixed_power_button => {
-                self.watch_fixed(handler)?
-            }
-            None => return Err(PowerError::NoButton),
+        let handle = if self.fadt.hardware_reduced {
+            let device = self.dsdt().and_then(aml::event_device);
+            watch_event_device(device.ok_or(PowerError::NoButton)?, handler)?
+        } else if self.fadt.fixed_power_button {
+            self.watch_fixed(handler)?
+        } else {
+            return Err(PowerError::NoButton);
         };
-        self.button
-            .set(alloc::vec![handle])
-            .map_err(|_| PowerError::Taken)
+        self.button.set(handle).map_err(|_| PowerError::Taken)
     }
 
     fn watch_fixed(&self, handler: ButtonHandler) -> Result<IrqHandle, PowerError> {
@@ -176,7 +186,7 @@ impl Power {
 
     /// Switches the machine off. Returns if that did not work or there is no way.
     pub fn off(&self) {
-        let Some((first, second)) = self.off_type else {
+        let Some((first, second)) = self.dsdt().and_then(aml::soft_off) else {
             return;
         };
         if let Some(register) = self.fadt.sleep_control.and_then(Register8::open)

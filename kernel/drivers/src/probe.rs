@@ -3,10 +3,10 @@
 
 use alloc::{format, string::String, sync::Arc, vec::Vec};
 
-use machine::boot::{self, BootInfo};
+use machine::boot::BootInfo;
 
 use crate::{
-    acpi::{PhysicalMemory, Tables, aml, mcfg},
+    acpi::{Firmware, Tables, aml, mcfg},
     block::BlockDevice,
     entropy::Entropy,
     nic::Nic,
@@ -54,15 +54,6 @@ pub struct Note {
     pub location: String,
     /// Why it is not in service, if it is not.
     pub problem: Option<String>,
-}
-
-/// Physical memory as the firmware's tables are read from it.
-struct Firmware;
-
-impl PhysicalMemory for Firmware {
-    fn read(&self, address: u64, bytes: &mut [u8]) -> bool {
-        boot::read_firmware(address, bytes)
-    }
 }
 
 /// Finds the devices and takes them into service. A device that fails is noted and left out.
@@ -142,19 +133,21 @@ impl Devices {
                 return false;
             }
         };
-        let dsdt = tables.dsdt(&fadt).ok();
-        let found = dsdt.as_deref().map(aml::virtio_devices).unwrap_or_default();
-        for device in found {
-            if slots.iter().all(|slot| slot.base != device.base) {
-                slots.push(Slot {
-                    base: device.base,
-                    size: device.size,
-                    gsi: device.interrupt.gsi,
-                });
+        let power = Power::new(fadt);
+        let reduced = power.hardware_reduced();
+        if reduced {
+            let found = power.dsdt().map(aml::virtio_devices).unwrap_or_default();
+            for device in found {
+                if slots.iter().all(|slot| slot.base != device.base) {
+                    slots.push(Slot {
+                        base: device.base,
+                        size: device.size,
+                        gsi: device.interrupt.gsi,
+                    });
+                }
             }
         }
-        let reduced = fadt.hardware_reduced;
-        self.power = Some(Arc::new(Power::new(fadt, dsdt.as_deref())));
+        self.power = Some(Arc::new(power));
         reduced
     }
 

@@ -1,6 +1,7 @@
 //! A kernel that tests `drivers` on the devices of a real virtual machine: disks, cards, entropy, clock, serial port,
 //! power button. It uses what is there, prints a line for each test and ends with `exit 0`; a failed test panics.
-//! Words on its command line: `button` waits for the power button, `type` for a typed line, `load` measures.
+//! Words on its command line: `button` waits for the power button, `type` for a typed line, `load` measures,
+//! `offload` expects the host side of `offload.rs`.
 #![cfg_attr(target_os = "none", no_std, no_main)]
 #![forbid(unsafe_code)]
 
@@ -11,6 +12,8 @@ extern crate alloc;
 mod disk;
 #[cfg(target_os = "none")]
 mod network;
+#[cfg(target_os = "none")]
+mod offload;
 #[cfg(target_os = "none")]
 mod people;
 
@@ -61,7 +64,7 @@ fn run(boot: &'static machine::boot::BootInfo) {
         disk::test(disk, word("load"));
     }
     for nic in &devices.nics {
-        network::test(nic, word("load"));
+        network::test(nic, word("load"), word("offload"));
     }
     for source in &devices.entropy {
         let (mut first, mut second) = ([0; 32], [0; 300]);

@@ -7,11 +7,11 @@ use drivers::nic::{Nic, RxPacket, TxPacket};
 use machine::{println, time::now_ns};
 use sched::WaitQueue;
 
-const GATEWAY: [u8; 4] = [10, 0, 2, 2];
-const OWN: [u8; 4] = [10, 0, 2, 15];
+pub const GATEWAY: [u8; 4] = [10, 0, 2, 2];
+pub const OWN: [u8; 4] = [10, 0, 2, 15];
 
 /// A queue as a poller has it.
-struct Poller {
+pub struct Poller {
     nic: Arc<dyn Nic>,
     woken: Arc<(AtomicBool, WaitQueue)>,
 }
@@ -34,7 +34,7 @@ impl Poller {
     }
 
     /// Packets, at least one; sleeps until there are some. Panics after a while.
-    fn packets(&self) -> Vec<RxPacket> {
+    pub fn packets(&self) -> Vec<RxPacket> {
         let limit = now_ns() + 5_000_000_000;
         let mut list = Vec::new();
         loop {
@@ -69,7 +69,7 @@ fn is_answer(packet: &[u8]) -> bool {
     packet.len() >= 42 && packet[12..14] == [8, 6] && packet[21] == 2 && packet[28..32] == GATEWAY
 }
 
-pub fn test(nic: &Arc<dyn Nic>, load: bool) {
+pub fn test(nic: &Arc<dyn Nic>, load: bool, offload: bool) {
     println!(
         "card: {:02x?}, MTU {}, link {}, {} queue pairs, {:?}",
         nic.mac(),
@@ -79,15 +79,22 @@ pub fn test(nic: &Arc<dyn Nic>, load: bool) {
         nic.caps()
     );
     let poller = Poller::new(nic);
+    let mut host = [0; 6];
     for _ in 0..3 {
         assert!(nic.transmit(0, arp_request(nic.mac())).is_ok());
-        while !poller
-            .packets()
-            .iter()
-            .any(|packet| is_answer(&packet.first))
-        {}
+        'answered: loop {
+            for packet in poller.packets() {
+                if is_answer(&packet.first) {
+                    host.copy_from_slice(&packet.first[22..28]);
+                    break 'answered;
+                }
+            }
+        }
     }
     println!("  ok: {:?}", nic.stats());
+    if offload {
+        crate::offload::test(nic, &poller, host);
+    }
     if load {
         measure(nic, &poller);
     }

@@ -36,6 +36,15 @@ pub trait PhysicalMemory {
     fn read(&self, address: u64, bytes: &mut [u8]) -> bool;
 }
 
+/// The machine's own memory, as far as reading it is harmless.
+pub struct Firmware;
+
+impl PhysicalMemory for Firmware {
+    fn read(&self, address: u64, bytes: &mut [u8]) -> bool {
+        machine::boot::read_firmware(address, bytes)
+    }
+}
+
 /// Why tables were not accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AcpiError {
@@ -150,14 +159,14 @@ impl<'a> Tables<'a> {
     pub fn fadt(&self) -> Result<Fadt, AcpiError> {
         Fadt::parse(&self.get(*b"FACP")?)
     }
+}
 
-    /// The differentiated description table that `fadt` points to.
-    ///
-    /// # Errors
-    /// See [`AcpiError`].
-    pub fn dsdt(&self, fadt: &Fadt) -> Result<Vec<u8>, AcpiError> {
-        read_table(self.memory, fadt.dsdt, Some(*b"DSDT"))
-    }
+/// The differentiated description table that `fadt` points to.
+///
+/// # Errors
+/// See [`AcpiError`].
+pub fn dsdt(memory: &dyn PhysicalMemory, fadt: &Fadt) -> Result<Vec<u8>, AcpiError> {
+    read_table(memory, fadt.dsdt, Some(*b"DSDT"))
 }
 
 /// Reads the table at `address` whole.
