@@ -7,7 +7,7 @@ mod buddy;
 mod frame;
 #[cfg(target_os = "none")]
 pub(crate) mod heap;
-#[cfg(target_os = "none")]
+#[cfg(any(target_os = "none", test))]
 mod slab;
 
 use alloc::vec::Vec;

@@ -3,11 +3,15 @@
 //! A page's free objects are chained through themselves; the page's entry in the frame table holds the head of the
 //! chain and the count of live objects, so a page that empties goes back to the frame allocator.
 
+#[cfg(test)]
+use alloc::vec::Vec;
 use core::cell::UnsafeCell;
 use core::ptr::null_mut;
 use core::sync::atomic::Ordering::Relaxed;
 
-use super::{FrameInfo, HEAP_FRAMES, PAGE_SIZE, alloc_block, free_block, info, kind};
+use super::{
+    FrameInfo, HEAP_FRAMES, PAGE_SIZE, alloc_block, free_block, index_of, info, kind, phys_of,
+};
 use crate::arch;
 use crate::cpu::{MAX_CPUS, PerCpu};
 use crate::sync::IrqLock;
@@ -133,14 +137,14 @@ static PARTIAL: [IrqLock<Partial>; CLASSES] =
     [const { IrqLock::new(Partial { first: NONE }) }; CLASSES];
 
 fn number(phys: u64) -> u32 {
-    (phys / PAGE_SIZE as u64) as u32
+    index_of(phys)
 }
 
 fn page_info(number: u32) -> &'static FrameInfo {
-    info(u64::from(number) * PAGE_SIZE as u64)
+    info(phys_of(number))
 }
 
-/// A head of a page's chain: object index plus one, 0 for none.
+/// In a page's entry: `free_slot` is the first free object's index plus one, 0 for none; `refs` counts live objects.
 impl Partial {
     fn link(&mut self, page: u32) {
         let entry = page_info(page);
@@ -193,7 +197,7 @@ impl Partial {
         }
         let entry = page_info(self.first);
         let slot = usize::from(entry.free_slot.load(Relaxed)) - 1;
-        let base = arch::phys_to_virt(u64::from(self.first) * PAGE_SIZE as u64);
+        let base = arch::phys_to_virt(phys_of(self.first));
         // SAFETY: a free object of the page; it holds the next one's index.
         let (object, next) = unsafe {
             let object = base.add(slot * SIZES[class]);
@@ -229,7 +233,7 @@ impl Partial {
             self.unlink(page);
             HEAP_FRAMES.fetch_sub(1, Relaxed);
             // SAFETY: no object of the page is in use or cached: all have been given back.
-            unsafe { free_block(u64::from(page) * PAGE_SIZE as u64, 0) };
+            unsafe { free_block(phys_of(page), 0) };
         }
     }
 }
@@ -294,5 +298,71 @@ fn flush(chain: &mut Chain, class: usize) {
         let object = chain.pop();
         // SAFETY: a cached object is a free one of this class; the chain is longer than the batch.
         unsafe { partial.give(class, object) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn classes_fit() {
+        for size in 0..=MAX {
+            for align in [1, 8, 16, 32, 64, 512] {
+                if let Some(class) = class_of(size, align) {
+                    assert!(SIZES[class] >= size);
+                    assert!(align <= 16 || SIZES[class].is_multiple_of(align));
+                }
+            }
+        }
+        assert_eq!(class_of(MAX + 1, 8), None);
+    }
+
+    #[test]
+    fn objects_never_overlap_and_pages_go_back() {
+        let frames = || HEAP_FRAMES.load(Relaxed);
+        let threads: Vec<_> = (0..4usize)
+            .map(|thread| {
+                std::thread::spawn(move || {
+                    let mut live: Vec<(*mut u8, usize, u8)> = Vec::new();
+                    let mut seed = thread as u64 + 1;
+                    for step in 0..20_000usize {
+                        seed = seed
+                            .wrapping_mul(6364136223846793005)
+                            .wrapping_add(1442695040888963407);
+                        let r = (seed >> 33) as usize;
+                        if r % 5 < 3 {
+                            let class = r / 5 % CLASSES;
+                            let object = alloc(class);
+                            assert!(!object.is_null() && object.addr().is_multiple_of(16));
+                            let mark = (step ^ thread << 6) as u8;
+                            // SAFETY: a new object of this size.
+                            unsafe { object.write_bytes(mark, SIZES[class]) };
+                            live.push((object, class, mark));
+                        } else if !live.is_empty() {
+                            let (object, class, mark) = live.swap_remove(r / 5 % live.len());
+                            // SAFETY: a live object of this size, given back once.
+                            unsafe {
+                                let bytes = core::slice::from_raw_parts(object, SIZES[class]);
+                                assert!(
+                                    bytes.iter().all(|&b| b == mark),
+                                    "an object was overwritten"
+                                );
+                                free(object, class);
+                            }
+                        }
+                    }
+                    for (object, class, _) in live {
+                        // SAFETY: live objects, given back once.
+                        unsafe { free(object, class) };
+                    }
+                })
+            })
+            .collect();
+        for thread in threads {
+            thread.join().unwrap();
+        }
+        // What stays: the caches of four CPUs and a page of each class.
+        assert!(frames() < CLASSES * 40, "{} frames stay", frames());
     }
 }

@@ -40,6 +40,15 @@ pub(crate) fn held_locks() -> &'static AtomicI32 {
     HELD.with(|held| *held)
 }
 
+/// Marks this thread as being inside the heap's cache; see `mem::slab`.
+#[cfg(test)]
+pub(crate) fn heap_flag() -> &'static std::sync::atomic::AtomicU8 {
+    thread_local! {
+        static FLAG: &'static std::sync::atomic::AtomicU8 = Box::leak(Box::default());
+    }
+    FLAG.with(|flag| *flag)
+}
+
 pub(crate) fn cpu_id() -> usize {
     CPU.with(|cpu| *cpu)
 }
