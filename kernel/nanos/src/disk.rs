@@ -3,7 +3,8 @@
 use alloc::sync::Arc;
 use alloc::vec;
 use alloc::vec::Vec;
-use drivers::block::{BlockDevice, Partition};
+use drivers::block::BlockDevice;
+use drivers::partition::{Partition, gpt};
 use machine::boot::BootInfo;
 use manifest::partition::{self, HEADER_LEN};
 use manifest::{FW_CFG_NAME, MANIFEST_PARTITION_TYPE, Manifest, ROOT_PARTITION_TYPE};
@@ -24,7 +25,7 @@ pub fn find(boot: &BootInfo, disks: &[Arc<dyn BlockDevice>]) -> Result<BootDisk,
         return Err(StartError::NoDisk);
     }
     for disk in disks {
-        let partitions = match drivers::block::gpt(disk) {
+        let partitions = match gpt(disk) {
             Ok(partitions) => partitions,
             Err(error) => {
                 log::warn!("a disk without a partition table: {error}");
@@ -32,9 +33,15 @@ pub fn find(boot: &BootInfo, disks: &[Arc<dyn BlockDevice>]) -> Result<BootDisk,
             }
         };
         let of_type = |kind| partitions.iter().find(|partition| partition.kind() == kind);
-        if let (Some(manifest), Some(root)) = (of_type(MANIFEST_PARTITION_TYPE), of_type(ROOT_PARTITION_TYPE)) {
+        if let (Some(manifest), Some(root)) = (
+            of_type(MANIFEST_PARTITION_TYPE),
+            of_type(ROOT_PARTITION_TYPE),
+        ) {
             let manifest = read_manifest(boot, manifest)?;
-            return Ok(BootDisk { manifest, root: Arc::new(root.clone()) });
+            return Ok(BootDisk {
+                manifest,
+                root: Arc::new(root.clone()),
+            });
         }
     }
     Err(StartError::NoManifest)
@@ -43,13 +50,17 @@ pub fn find(boot: &BootInfo, disks: &[Arc<dyn BlockDevice>]) -> Result<BootDisk,
 fn read_manifest(boot: &BootInfo, disk: &Partition) -> Result<Manifest, StartError> {
     let mut bytes = vec![0; partition::BLOCK];
     disk.read(0, &mut bytes).map_err(StartError::Disk)?;
-    let total = partition::needed(&bytes[..HEADER_LEN]).map_err(StartError::ManifestPartition)?;
+    let total =
+        partition::encoded_len(&bytes[..HEADER_LEN]).map_err(StartError::ManifestPartition)?;
     if total > bytes.len() {
         let size = total.next_multiple_of(partition::BLOCK);
         bytes.resize(size, 0);
         disk.read(0, &mut bytes).map_err(StartError::Disk)?;
     }
     let text = partition::decode(&bytes).map_err(StartError::ManifestPartition)?;
-    let over: Option<Vec<u8>> = boot.fw_cfg.as_ref().and_then(|fw_cfg| fw_cfg.file(FW_CFG_NAME));
+    let over: Option<Vec<u8>> = boot
+        .fw_cfg
+        .as_ref()
+        .and_then(|fw_cfg| fw_cfg.file(FW_CFG_NAME));
     manifest::parse_layers(text, over.as_deref(), &boot.command_line).map_err(StartError::Manifest)
 }

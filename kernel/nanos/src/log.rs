@@ -21,7 +21,12 @@ impl Log for Console {
             Level::Warn => "warning: ",
             Level::Info | Level::Debug | Level::Trace => "",
         };
-        let line = format!("[{:5}.{:03}] {level}{}\r\n", ms / 1000, ms % 1000, record.args());
+        let line = format!(
+            "[{:5}.{:03}] {level}{}\r\n",
+            ms / 1000,
+            ms % 1000,
+            record.args()
+        );
         machine::console::write(line.as_bytes());
     }
 
