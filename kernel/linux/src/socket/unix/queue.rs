@@ -1,0 +1,245 @@
+//! What waits to be read in a UNIX socket: bytes in stretches, each a message or a piece of a
+//! stream, with the descriptors and ids that came along. Pure.
+
+use alloc::collections::VecDeque;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+use errno::{Errno, Result};
+use fs::OpenFile;
+use iobuf::{Sink, Source};
+
+use crate::files::ring::Ring;
+use crate::socket::addr::UnixAddr;
+use crate::socket::ops::Credentials;
+
+/// What comes along with bytes.
+#[derive(Clone)]
+pub struct Extras {
+    /// Descriptors on their way (`SCM_RIGHTS`).
+    pub rights: Vec<Arc<OpenFile>>,
+    /// The sender's ids.
+    pub credentials: Credentials,
+    /// The sender's name.
+    pub from: UnixAddr,
+}
+
+struct Stretch {
+    len: usize,
+    extras: Extras,
+}
+
+/// What was taken.
+pub struct Taken {
+    /// Bytes moved.
+    pub len: usize,
+    /// The length of the whole message.
+    pub full_len: usize,
+    /// What came along.
+    pub extras: Extras,
+    /// Descriptors came along: a stream's receive ends here.
+    pub stop: bool,
+}
+
+/// Messages or a stream, in order.
+#[derive(Default)]
+pub struct Queue {
+    ring: Ring,
+    stretches: VecDeque<Stretch>,
+}
+
+impl Queue {
+    /// Bytes inside.
+    pub fn bytes(&self) -> usize {
+        self.ring.len()
+    }
+
+    /// Messages inside.
+    pub fn messages(&self) -> usize {
+        self.stretches.len()
+    }
+
+    /// Whether there is nothing to read.
+    pub fn is_empty(&self) -> bool {
+        self.stretches.is_empty()
+    }
+
+    /// The length of the first message.
+    pub fn first_len(&self) -> usize {
+        self.stretches.front().map_or(0, |first| first.len)
+    }
+
+    /// Appends bytes of a stream as long as there are less than `limit`; what comes along stays with
+    /// the first of them.
+    ///
+    /// # Errors
+    /// `EAGAIN` when it is full, `EFAULT`, `ENOMEM`.
+    pub fn push_stream(
+        &mut self,
+        source: &mut dyn Source,
+        limit: usize,
+        extras: Extras,
+    ) -> Result<usize> {
+        if self.ring.len() >= limit {
+            return Err(Errno::EAGAIN);
+        }
+        let done = self.ring.write(source, limit)?;
+        if done == 0 {
+            return Ok(0);
+        }
+        match self.stretches.back_mut() {
+            Some(last)
+                if last.extras.rights.is_empty()
+                    && extras.rights.is_empty()
+                    && last.extras.credentials == extras.credentials =>
+            {
+                last.len += done;
+            }
+            _ => self.stretches.push_back(Stretch { len: done, extras }),
+        }
+        Ok(done)
+    }
+
+    /// Appends one message.
+    ///
+    /// # Errors
+    /// `EFAULT`, `ENOMEM`.
+    pub fn push_message(&mut self, source: &mut dyn Source, extras: Extras) -> Result<usize> {
+        let want = source.remaining();
+        let before = self.ring.len();
+        let done = if want == 0 {
+            0
+        } else {
+            self.ring.write(source, before + want)?
+        };
+        self.stretches.push_back(Stretch { len: done, extras });
+        Ok(done)
+    }
+
+    /// Takes a message; what does not fit is lost. With `peek` it stays.
+    ///
+    /// # Errors
+    /// `EAGAIN` when there is none, `EFAULT`.
+    pub fn take_message(&mut self, sink: &mut dyn Sink, peek: bool) -> Result<Taken> {
+        let first = self.stretches.front().ok_or(Errno::EAGAIN)?;
+        let full_len = first.len;
+        let len = self.ring.copy_out(sink, 0, full_len)?;
+        let extras = if peek {
+            first.extras.clone()
+        } else {
+            self.ring.discard(full_len);
+            self.ring.release_if_empty();
+            match self.stretches.pop_front() {
+                Some(first) => first.extras,
+                None => return Err(Errno::EAGAIN),
+            }
+        };
+        Ok(Taken {
+            len,
+            full_len,
+            extras,
+            stop: true,
+        })
+    }
+
+    /// Takes bytes of a stream, up to the end of the first stretch that has descriptors.
+    ///
+    /// # Errors
+    /// `EAGAIN` when there is nothing, `EFAULT`.
+    pub fn take_stream(&mut self, sink: &mut dyn Sink, peek: bool) -> Result<Taken> {
+        let mut extras = self.stretches.front().ok_or(Errno::EAGAIN)?.extras.clone();
+        let mut len = 0;
+        let mut stop = false;
+        let mut at = 0;
+        loop {
+            let Some(stretch) = self.stretches.get_mut(at) else {
+                break;
+            };
+            if stretch.extras.credentials != extras.credentials {
+                break;
+            }
+            let skip = if peek { len } else { 0 };
+            let done = match self.ring.copy_out(sink, skip, stretch.len) {
+                Ok(0) => break,
+                Ok(done) => done,
+                Err(error) if len == 0 => return Err(error),
+                Err(_) => break,
+            };
+            len += done;
+            if !stretch.extras.rights.is_empty() {
+                stop = true;
+                extras.rights = if peek {
+                    stretch.extras.rights.clone()
+                } else {
+                    core::mem::take(&mut stretch.extras.rights)
+                };
+            }
+            let whole = done == stretch.len;
+            if peek {
+                at += 1;
+            } else {
+                stretch.len -= done;
+                self.ring.discard(done);
+                if whole {
+                    self.stretches.pop_front();
+                }
+            }
+            if stop || !whole {
+                break;
+            }
+        }
+        self.ring.release_if_empty();
+        Ok(Taken {
+            len,
+            full_len: len,
+            extras,
+            stop,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use iobuf::{SliceSource, VecSink};
+
+    fn extras() -> Extras {
+        Extras {
+            rights: Vec::new(),
+            credentials: Credentials::NOBODY,
+            from: UnixAddr::Unnamed,
+        }
+    }
+
+    #[test]
+    fn a_stream_is_glued_and_bounded() {
+        let mut queue = Queue::default();
+        let mut push = |bytes: &[u8]| queue.push_stream(&mut SliceSource::new(bytes), 6, extras());
+        assert_eq!(push(b"ab"), Ok(2));
+        assert_eq!(push(b"cdefgh"), Ok(4));
+        assert_eq!(push(b"x"), Err(Errno::EAGAIN));
+        let mut sink = VecSink::new(4);
+        assert_eq!(queue.take_stream(&mut sink, true).unwrap().len, 4);
+        let mut sink = VecSink::new(9);
+        assert_eq!(queue.take_stream(&mut sink, false).unwrap().len, 6);
+        assert_eq!(sink.into_bytes(), b"abcdef");
+        assert!(queue.is_empty());
+    }
+
+    #[test]
+    fn messages_stay_apart_and_empty_ones_count() {
+        let mut queue = Queue::default();
+        for message in [&b"one"[..], b"", b"three"] {
+            queue
+                .push_message(&mut SliceSource::new(message), extras())
+                .unwrap();
+        }
+        let mut sink = VecSink::new(2);
+        let taken = queue.take_message(&mut sink, false).unwrap();
+        assert_eq!((taken.len, taken.full_len), (2, 3));
+        let taken = queue.take_message(&mut VecSink::new(9), false).unwrap();
+        assert_eq!((taken.len, taken.full_len), (0, 0));
+        assert_eq!(queue.first_len(), 5);
+        assert_eq!(queue.messages(), 1);
+    }
+}
