@@ -131,7 +131,7 @@ impl File for PipeEnd {
             },
         );
         if result == Err(Errno::EPIPE) {
-            crate::signal::send::to_current(SIGPIPE);
+            super::raise::on_thread(SIGPIPE);
         }
         result
     }

@@ -45,7 +45,7 @@ impl SignalFile {
     }
 
     fn take(&self) -> Result<SigInfo> {
-        let thread = crate::thread::current().ok_or(Errno::EAGAIN)?;
+        let thread = super::raise::current_thread().ok_or(Errno::EAGAIN)?;
         thread
             .signals
             .take(&self.process.signals, self.mask())
@@ -110,7 +110,7 @@ impl File for SignalFile {
     }
 
     fn poll(&self) -> Events {
-        let own = crate::thread::current().map_or(SigSet::EMPTY, |thread| thread.signals.pending());
+        let own = super::raise::current_thread().map_or(SigSet::EMPTY, |thread| thread.signals.pending());
         let pending = own.union(self.process.signals.pending());
         if pending.intersection(self.mask()).is_empty() {
             Events::empty()

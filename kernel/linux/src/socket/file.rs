@@ -1,0 +1,371 @@
+//! A socket as a descriptor: waiting, timeouts, `SIGPIPE`, and what `read(2)` and `write(2)` mean.
+
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::any::Any;
+use core::sync::atomic::{AtomicBool, Ordering};
+
+use errno::{Errno, Result};
+use fs::{File, Metadata, OpenFile, OpenFlags};
+use iobuf::{Sink, Source};
+use net::{MsgFlags, Shutdown};
+use sched::poll::{Events, Pollee};
+
+use super::addr::Address;
+use super::ops::{Received, SendMsg, SocketOps};
+use super::option::{self as so, Common, SOL_SOCKET, int};
+use crate::files::anon::{AnonInode, Home};
+use crate::files::blocking::{any, wait};
+use crate::files::{put_int, raise};
+use crate::signal::SIGPIPE;
+
+const FIONREAD: u32 = 0x541b;
+const SIOCOUTQ: u32 = 0x5411;
+const SIOCATMARK: u32 = 0x8905;
+const FIOSETOWN: u32 = 0x8901;
+const SIOCSPGRP: u32 = 0x8902;
+const FIOGETOWN: u32 = 0x8903;
+const SIOCGPGRP: u32 = 0x8904;
+
+/// What a socket's descriptor works on.
+pub struct SocketFile {
+    ops: Arc<dyn SocketOps>,
+    common: Common,
+    /// `SO_TIMESTAMP` asks for microseconds, `SO_TIMESTAMPNS` for nanoseconds.
+    timestamp_ns: AtomicBool,
+    inode: AnonInode,
+}
+
+/// The socket behind an open file.
+///
+/// # Errors
+/// `ENOTSOCK`.
+pub fn of(file: &OpenFile) -> Result<&SocketFile> {
+    file.file()
+        .as_any()
+        .downcast_ref::<SocketFile>()
+        .ok_or(Errno::ENOTSOCK)
+}
+
+impl SocketFile {
+    /// A descriptor's file for a socket.
+    pub fn new(ops: Arc<dyn SocketOps>) -> Arc<Self> {
+        Arc::new(SocketFile {
+            ops,
+            common: Common::new(),
+            timestamp_ns: AtomicBool::new(false),
+            inode: AnonInode::new(Home::Sockets),
+        })
+    }
+
+    /// The socket.
+    pub fn ops(&self) -> &Arc<dyn SocketOps> {
+        &self.ops
+    }
+
+    /// Its inode number, for `/proc/net`.
+    pub fn ino(&self) -> u64 {
+        self.inode.ino()
+    }
+
+    /// Whether time stamps are told in nanoseconds.
+    pub fn timestamp_in_ns(&self) -> bool {
+        self.timestamp_ns.load(Ordering::Relaxed)
+    }
+
+    fn wait_for(&self, wanted: Events, deadline_ns: Option<u64>) -> Result<()> {
+        wait(self.ops.pollee(), deadline_ns, || {
+            any(self.ops.poll(), wanted)
+        })
+    }
+
+    /// `accept(2)`.
+    ///
+    /// # Errors
+    /// `EAGAIN`, `ERESTARTSYS`, and the family's.
+    pub fn accept(&self, nonblock: bool) -> Result<Arc<SocketFile>> {
+        let deadline = self.common.receive_deadline();
+        loop {
+            match self.ops.accept() {
+                Err(Errno::EAGAIN) if !nonblock => {}
+                Ok(ops) => {
+                    let file = SocketFile::new(ops);
+                    file.common.set_linger(
+                        self.common
+                            .linger_s()
+                            .and_then(|seconds| u32::try_from(seconds).ok()),
+                    );
+                    return Ok(file);
+                }
+                Err(error) => return Err(error),
+            }
+            self.wait_for(Events::IN, deadline)
+                .map_err(|error| interrupted(error, deadline))?;
+        }
+    }
+
+    /// `connect(2)`.
+    ///
+    /// # Errors
+    /// `EINPROGRESS` when it may not wait, `ERESTARTSYS`, and the family's.
+    pub fn connect(&self, addr: &Address, nonblock: bool) -> Result<()> {
+        let deadline = self.common.send_deadline();
+        loop {
+            match self.ops.connect(addr) {
+                Err(Errno::EAGAIN) if !nonblock => {
+                    let unix = self.ops.as_any().downcast_ref::<super::unix::UnixSocket>();
+                    match unix {
+                        Some(unix) => unix.wait_to_connect(addr, deadline)?,
+                        None => return Err(Errno::EAGAIN),
+                    }
+                }
+                Err(Errno::EINPROGRESS | Errno::EALREADY) if !nonblock => break,
+                answer => return answer,
+            }
+        }
+        loop {
+            if let Some(result) = self.ops.connect_result() {
+                return result;
+            }
+            let waited = wait(self.ops.pollee(), deadline, || {
+                self.ops
+                    .poll()
+                    .intersects(Events::OUT | Events::ERR | Events::HUP)
+            });
+            match waited {
+                Ok(()) => {}
+                Err(Errno::EAGAIN) => return Err(Errno::EINPROGRESS),
+                Err(error) => return Err(interrupted(error, deadline)),
+            }
+        }
+    }
+
+    /// Sends, going on until a stream has taken all.
+    ///
+    /// # Errors
+    /// `EAGAIN`, `ERESTARTSYS`, `EPIPE`, and the family's.
+    pub fn send(&self, source: &mut dyn Source, msg: &SendMsg, nonblock: bool) -> Result<usize> {
+        let nonblock = nonblock || msg.flags.contains(MsgFlags::DONTWAIT);
+        let deadline = self.common.send_deadline();
+        let mut total = 0;
+        // Descriptors and the like go with the first bytes only.
+        let plain = SendMsg {
+            to: None,
+            flags: msg.flags,
+            control: Vec::new(),
+        };
+        let result = loop {
+            let current = if total == 0 { msg } else { &plain };
+            match self.ops.send(source, current) {
+                Ok(n) => {
+                    total += n;
+                    if n == 0 || source.remaining() == 0 || !self.ops.kind().is_stream() {
+                        break Ok(total);
+                    }
+                    // A part went: there may be room for more at once, the next turn tells.
+                    continue;
+                }
+                Err(Errno::EAGAIN) if !nonblock => {}
+                Err(error) => break Err(error),
+            }
+            let waited = match self.ops.wait_to_send(current, deadline) {
+                Ok(true) => Ok(()),
+                Ok(false) => self.wait_for(Events::OUT, deadline),
+                Err(error) => Err(error),
+            };
+            if let Err(error) = waited {
+                break Err(interrupted(error, deadline));
+            }
+        };
+        match result {
+            Err(_) if total > 0 => Ok(total),
+            Err(Errno::EPIPE) => {
+                if !msg.flags.contains(MsgFlags::NOSIGNAL)
+                    && matches!(
+                        self.ops.kind(),
+                        super::ops::Kind::Stream | super::ops::Kind::SeqPacket
+                    )
+                {
+                    raise::on_thread(SIGPIPE);
+                }
+                Err(Errno::EPIPE)
+            }
+            other => other,
+        }
+    }
+
+    /// Receives; with `MSG_WAITALL` a stream waits for all.
+    ///
+    /// # Errors
+    /// `EAGAIN`, `ERESTARTSYS`, and the family's.
+    pub fn recv(&self, sink: &mut dyn Sink, flags: MsgFlags, nonblock: bool) -> Result<Received> {
+        let nonblock =
+            nonblock || flags.contains(MsgFlags::DONTWAIT) || flags.contains(MsgFlags::ERRQUEUE);
+        let deadline = self.common.receive_deadline();
+        let for_all = flags.contains(MsgFlags::WAITALL)
+            && self.ops.kind().is_stream()
+            && !flags.contains(MsgFlags::PEEK);
+        let mut total: Option<Received> = None;
+        loop {
+            match self.ops.recv(sink, flags) {
+                Ok(part) => {
+                    let ended = part.len == 0 || part.stop || sink.remaining() == 0;
+                    let sum = match total.take() {
+                        None => part,
+                        Some(mut sum) => {
+                            sum.len += part.len;
+                            sum.full_len += part.full_len;
+                            sum.control.extend(part.control);
+                            sum
+                        }
+                    };
+                    if !for_all || ended {
+                        return Ok(sum);
+                    }
+                    total = Some(sum);
+                    continue;
+                }
+                Err(Errno::EAGAIN) if !nonblock => {}
+                Err(error) => return total.ok_or(error),
+            }
+            // Urgent data is waited for as such.
+            let wanted = if flags.contains(MsgFlags::OOB) {
+                Events::PRI
+            } else {
+                Events::IN
+            };
+            if let Err(error) = self.wait_for(wanted, deadline) {
+                return total.ok_or(interrupted(error, deadline));
+            }
+        }
+    }
+
+    /// `shutdown(2)`.
+    ///
+    /// # Errors
+    /// `ENOTCONN`.
+    pub fn shutdown(&self, how: Shutdown) -> Result<()> {
+        self.ops.shutdown(how)
+    }
+
+    /// `setsockopt(2)`.
+    ///
+    /// # Errors
+    /// `ENOPROTOOPT`, `EINVAL`, ...
+    pub fn set_option(&self, level: i32, name: i32, value: &[u8]) -> Result<()> {
+        if level == SOL_SOCKET {
+            if let Some(result) = self.common.set(name, value) {
+                return result;
+            }
+            match name {
+                so::SO_LINGER => self.common.set_linger(so::parse_linger(value)?),
+                so::SO_TIMESTAMPNS | so::SO_TIMESTAMPNS_NEW => {
+                    self.timestamp_ns.store(true, Ordering::Relaxed);
+                }
+                so::SO_TIMESTAMP | so::SO_TIMESTAMP_NEW => {
+                    self.timestamp_ns.store(false, Ordering::Relaxed);
+                }
+                _ => {}
+            }
+        }
+        self.ops.set_option(level, name, value)
+    }
+
+    /// `getsockopt(2)`; `len` is how much room the program has.
+    ///
+    /// # Errors
+    /// `ENOPROTOOPT`, ...
+    pub fn option(&self, level: i32, name: i32, len: usize) -> Result<Vec<u8>> {
+        if level == SOL_SOCKET {
+            if let Some(value) = self.common.get(name) {
+                return Ok(value);
+            }
+            match name {
+                so::SO_TYPE => return Ok(int(self.ops.kind() as i32)),
+                so::SO_DOMAIN => return Ok(int(i32::from(self.ops.family()))),
+                so::SO_PROTOCOL => return Ok(int(self.ops.protocol())),
+                so::SO_ACCEPTCONN => return Ok(int(i32::from(self.ops.is_listening()))),
+                so::SO_COOKIE => return Ok(self.inode.ino().to_ne_bytes().to_vec()),
+                so::SO_ERROR => {
+                    let error = self.ops.take_error();
+                    return Ok(int(error.map_or(0, |error| i32::from(error.raw()))));
+                }
+                _ => {}
+            }
+        }
+        self.ops.option(level, name, len)
+    }
+}
+
+/// A wait with a timeout set by the program does not go on after a signal (`signal(7)`).
+fn interrupted(error: Errno, deadline_ns: Option<u64>) -> Errno {
+    if error == Errno::ERESTARTSYS && deadline_ns.is_some() {
+        Errno::EINTR
+    } else {
+        error
+    }
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        self.ops.close();
+        // The descriptor is gone; whoever asked for SO_LINGER waits here, as in close(2).
+        if let Some(seconds) = self.common.linger_s()
+            && seconds > 0
+        {
+            let deadline = crate::files::blocking::deadline_after(seconds * 1_000_000_000);
+            let _ = wait(self.ops.pollee(), Some(deadline), || {
+                !self.ops.linger_pending()
+            });
+        }
+    }
+}
+
+impl File for SocketFile {
+    fn read(&self, sink: &mut dyn Sink, flags: OpenFlags) -> Result<usize> {
+        let nonblock = flags.contains(OpenFlags::NONBLOCK);
+        self.recv(sink, MsgFlags::empty(), nonblock)
+            .map(|received| received.len)
+    }
+
+    fn write(&self, source: &mut dyn Source, flags: OpenFlags) -> Result<usize> {
+        let nonblock = flags.contains(OpenFlags::NONBLOCK);
+        self.send(source, &SendMsg::default(), nonblock)
+    }
+
+    fn poll(&self) -> Events {
+        self.ops.poll()
+    }
+
+    fn pollee(&self) -> Option<&Pollee> {
+        Some(self.ops.pollee())
+    }
+
+    fn ioctl(&self, request: u32, arg: usize) -> Result<usize> {
+        match request {
+            FIONREAD => put_int(arg, clamp(self.ops.input_queued()?)),
+            SIOCOUTQ => put_int(arg, clamp(self.ops.output_queued()?)),
+            SIOCATMARK => put_int(arg, i32::from(self.ops.at_mark()?)),
+            // Signals go to the process in any case; F_SETOWN is the full form.
+            FIOSETOWN | SIOCSPGRP => Ok(0),
+            FIOGETOWN | SIOCGPGRP => put_int(arg, crate::process::PID),
+            _ => super::inet::ioctl::interface(request, arg),
+        }
+    }
+
+    fn metadata(&self) -> Result<Metadata> {
+        Ok(self.inode.metadata())
+    }
+
+    fn fallocate(&self, _: fs::FallocateMode, _: u64, _: u64) -> Result<()> {
+        Err(Errno::ENODEV)
+    }
+
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+}
+
+fn clamp(len: usize) -> i32 {
+    i32::try_from(len).unwrap_or(i32::MAX)
+}

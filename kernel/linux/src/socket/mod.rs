@@ -1,0 +1,34 @@
+//! Sockets as descriptors: one [`file::SocketFile`] over the operations of a family.
+//!
+//! [`unix`] is here in full; [`inet`] hands on to the `net` room; [`netlink`] answers what programs
+//! ask about interfaces. [`addr`] and [`cmsg`] read and write the program's structures.
+
+pub mod addr;
+pub mod cmsg;
+pub mod file;
+pub mod inet;
+pub mod netlink;
+pub mod ops;
+pub mod option;
+pub mod unix;
+
+use alloc::sync::Arc;
+
+use errno::Result;
+use machine::sync::Once;
+use net::Stack;
+
+static STACK: Once<Arc<Stack>> = Once::new();
+
+/// Says which network engine the program's sockets use. The first one stays.
+pub fn set_stack(stack: Arc<Stack>) {
+    let _ = STACK.set(stack);
+}
+
+/// The network engine.
+///
+/// # Errors
+/// `EAFNOSUPPORT` in a kernel without one.
+pub fn stack() -> Result<&'static Arc<Stack>> {
+    STACK.get().ok_or(errno::Errno::EAFNOSUPPORT)
+}
