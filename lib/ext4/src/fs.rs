@@ -15,6 +15,10 @@ pub(crate) const OP_BLOCKS: usize = 96;
 /// An operation that can be cut into steps ends a step when it has changed that many blocks.
 pub(crate) const STEP_BLOCKS: usize = 40;
 
+/// Blocks in one read of directory blocks, and how many such runs are kept.
+const AHEAD_BLOCKS: u64 = 8;
+const AHEAD_RUNS: usize = 4;
+
 /// A mounted file system.
 pub struct Ext4<D> {
     pub(crate) device: D,
@@ -43,6 +47,8 @@ pub struct Ext4<D> {
     pub(crate) data_cursor: u64,
     /// The same for metadata.
     pub(crate) meta_cursor: u64,
+    /// Blocks read along with others, not yet asked for: the first block's number and the bytes.
+    ahead: Vec<(u64, Box<[u8]>)>,
     op: Op,
 }
 
@@ -83,6 +89,7 @@ impl<D: BlockDevice> Ext4<D> {
             super_dirty: false,
             data_cursor: 0,
             meta_cursor: 0,
+            ahead: Vec::new(),
             op: Op {
                 active: false,
                 frees: Vec::new(),
@@ -127,9 +134,48 @@ impl<D: BlockDevice> Ext4<D> {
             return Err(Error::corrupt("block number out of range"));
         }
         let mut data = self.cache.buffer();
-        self.read_block(nr, &mut data)?;
+        if !self.read_ahead(nr, kind, &mut data)? {
+            self.read_block(nr, &mut data)?;
+        }
         sums::verify(&self.sb, nr, kind, &data)?;
         Ok(self.cache.insert(nr, kind, data))
+    }
+
+    /// Reads a directory block or its like together with its neighbours: an image builder puts them side by side, and
+    /// a request costs more than the bytes. Only between changes, as what is kept must equal the device.
+    fn read_ahead(&mut self, nr: u64, kind: Kind, data: &mut [u8]) -> Result<bool> {
+        let wanted = matches!(
+            kind,
+            Kind::DirLeaf(_) | Kind::DirIndex(_) | Kind::Extent(_) | Kind::Symlink | Kind::Xattr
+        );
+        if !wanted || self.op.active || !self.overlay.is_empty() {
+            return Ok(false);
+        }
+        let size = self.sb.block_size as usize;
+        let held = self.ahead.iter().find_map(|(start, bytes)| {
+            let at = usize::try_from(nr.checked_sub(*start)?)
+                .ok()?
+                .checked_mul(size)?;
+            bytes.get(at..at + size)
+        });
+        if let Some(held) = held {
+            data.copy_from_slice(held);
+            return Ok(true);
+        }
+        let count = (self.sb.blocks - nr).min(AHEAD_BLOCKS);
+        let mut bytes = alloc::vec![0; count as usize * size].into_boxed_slice();
+        self.device.read(nr * size as u64, &mut bytes)?;
+        data.copy_from_slice(&bytes[..size]);
+        if self.ahead.len() >= AHEAD_RUNS {
+            self.ahead.remove(0);
+        }
+        self.ahead.push((nr, bytes));
+        Ok(true)
+    }
+
+    /// Forgets what was read ahead: the device is about to change.
+    pub(crate) fn drop_ahead(&mut self) {
+        self.ahead.clear();
     }
 
     /// Reads a block past the cache.
@@ -189,6 +235,7 @@ impl<D: BlockDevice> Ext4<D> {
         if self.read_only {
             return Err(Error::ReadOnly);
         }
+        self.drop_ahead();
         self.make_room()?;
         match self.attempt(&mut act) {
             Err(Error::NoSpace) if !self.busy.is_empty() => {

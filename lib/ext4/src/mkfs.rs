@@ -361,6 +361,9 @@ fn raw_super(options: &MkfsOptions, blocks: u64) -> Result<[u8; SUPER_SIZE]> {
     Ok(raw)
 }
 
+/// A name and its inode.
+type Entry = (&'static [u8], u32);
+
 /// The device, written by whole blocks.
 struct Image<'a, D> {
     device: &'a D,
@@ -459,7 +462,7 @@ impl<D: BlockDevice> Image<'_, D> {
     fn directories(&mut self, sb: &Super, root: u64) -> Result<()> {
         let end = self.size - sb.leaf_tail();
         let file_type = FileKind::Directory.entry_type();
-        let entries: [(&[(&[u8], u32)], u32); 2] = [
+        let entries: [(&[Entry], u32); 2] = [
             (
                 &[
                     (b".", ROOT_INO),

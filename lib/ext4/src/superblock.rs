@@ -169,7 +169,7 @@ impl Super {
         }
         if blocks_per_group == 0
             || blocks_per_group > bits
-            || blocks_per_group % 8 != 0
+            || !blocks_per_group.is_multiple_of(8)
             || get32(raw, 28) != log_block
         {
             return bad("superblock blocks per group");
@@ -180,7 +180,7 @@ impl Super {
         let per_block = block_size / inode_size as u32;
         if inodes_per_group < per_block
             || inodes_per_group > bits
-            || inodes_per_group % per_block != 0
+            || !inodes_per_group.is_multiple_of(per_block)
         {
             return bad("superblock inodes per group");
         }

@@ -342,3 +342,59 @@ fn what_is_not_supported_is_refused() {
     let mut fs = Ext4::mount(device(&path), MountOptions::read_only()).unwrap();
     assert!(fs.lookup(ROOT_INO, b"lost+found").is_ok());
 }
+
+#[test]
+fn volumes_made_here_can_be_resized_and_tuned() {
+    let folder = TempDir::new();
+    let path = folder.join("image");
+    let size = 64 << 20;
+    let made = file_device(&path, size);
+    ext4::mkfs(&made, &options(size)).unwrap();
+    let mut fs = Ext4::mount(made, rw()).unwrap();
+    for n in 0..500 {
+        let ino = fs
+            .create(ROOT_INO, format!("file {n}").as_bytes(), &file())
+            .unwrap()
+            .ino;
+        fs.write_at(ino, 0, format!("contents {n}").as_bytes())
+            .unwrap();
+    }
+    fs.unmount().unwrap();
+    for target in ["400M", "40M"] {
+        let out = run("resize2fs", &["-f", text(&path), target]);
+        assert!(
+            out.status.success(),
+            "{}",
+            String::from_utf8_lossy(&out.stderr)
+        );
+        fsck(&path);
+        let mut fs = Ext4::mount(device(&path), rw()).unwrap();
+        for n in 0..500 {
+            let ino = fs.lookup(ROOT_INO, format!("file {n}").as_bytes()).unwrap();
+            let mut buf = [0; 32];
+            let len = fs.read_at(ino, 0, &mut buf).unwrap();
+            assert_eq!(buf[..len], *format!("contents {n}").as_bytes());
+        }
+        fs.create(ROOT_INO, target.as_bytes(), &file()).unwrap();
+        fs.unmount().unwrap();
+        fsck(&path);
+    }
+    // A new UUID changes the seed of all checksums.
+    let out = run(
+        "tune2fs",
+        &["-U", "01234567-89ab-cdef-0123-456789abcdef", text(&path)],
+    );
+    assert!(
+        out.status.success(),
+        "{}",
+        String::from_utf8_lossy(&out.stderr)
+    );
+    let mut fs = Ext4::mount(device(&path), rw()).unwrap();
+    fs.create(ROOT_INO, b"last", &file()).unwrap();
+    fs.sync().unwrap();
+    drop(fs);
+    let mut fs = Ext4::mount(device(&path), rw()).unwrap();
+    assert!(fs.lookup(ROOT_INO, b"last").is_ok());
+    fs.unmount().unwrap();
+    fsck(&path);
+}

@@ -514,3 +514,94 @@ fn the_cache_stays_small() {
     assert!(fs.cached_blocks() <= 256, "{} blocks", fs.cached_blocks());
     fsck_bytes(&dump(fs.device()));
 }
+
+/// A device that counts requests.
+struct Counting {
+    inner: MemDevice,
+    reads: AtomicI64,
+    writes: AtomicI64,
+}
+
+impl BlockDevice for Counting {
+    fn size_bytes(&self) -> u64 {
+        self.inner.size_bytes()
+    }
+    fn read(&self, offset: u64, buf: &mut [u8]) -> Result<(), IoError> {
+        self.reads.fetch_add(1, Ordering::Relaxed);
+        self.inner.read(offset, buf)
+    }
+    fn write(&self, offset: u64, buf: &[u8]) -> Result<(), IoError> {
+        self.writes.fetch_add(1, Ordering::Relaxed);
+        self.inner.write(offset, buf)
+    }
+    fn flush(&self) -> Result<(), IoError> {
+        Ok(())
+    }
+}
+
+#[test]
+fn a_built_image_is_read_with_few_requests() {
+    let size = 128 << 20;
+    let device = MemDevice::new(size);
+    mkfs(&device, &options(size as u64)).unwrap();
+    let mut fs = Ext4::mount(device, MountOptions::bulk(NOW)).unwrap();
+    let mut paths = Vec::new();
+    for d in 0..100 {
+        let sub = fs
+            .create(ROOT_INO, format!("dir{d}").as_bytes(), &dir())
+            .unwrap()
+            .ino;
+        for f in 0..20 {
+            let ino = fs
+                .create(sub, format!("file{f}").as_bytes(), &file())
+                .unwrap()
+                .ino;
+            fs.write_at(ino, 0, &[7; 10_000]).unwrap();
+            paths.push((sub, format!("file{f}")));
+        }
+    }
+    fs.unmount().unwrap();
+    let device = Counting {
+        inner: MemDevice::from_vec(dump(fs.device())),
+        reads: AtomicI64::new(0),
+        writes: AtomicI64::new(0),
+    };
+    let mut fs = Ext4::mount(&device, rw()).unwrap();
+    assert_eq!(device.reads.swap(0, Ordering::Relaxed), 1, "reads to mount");
+    let mut end = None;
+    for (sub, name) in &paths {
+        let ino = fs.lookup(*sub, name.as_bytes()).unwrap();
+        let run = fs.map(ino, 0, 100).unwrap();
+        assert_eq!(run.len, 3);
+        // File data lies in the order it was written.
+        assert!(end.is_none_or(|end| run.physical == Some(end)));
+        end = run.physical.map(|at| at + 3);
+    }
+    // 100 directories and 2,100 inodes (132 blocks of the table).
+    let reads = device.reads.load(Ordering::Relaxed);
+    assert!(reads < 40, "{reads} reads");
+    // Only looking writes nothing, ever.
+    fs.sync().unwrap();
+    fs.unmount().unwrap();
+    assert_eq!(device.writes.load(Ordering::Relaxed), 0);
+}
+
+#[test]
+fn many_changes_are_few_writes() {
+    let size = 64 << 20;
+    let inner = MemDevice::new(size);
+    mkfs(&inner, &options(size as u64)).unwrap();
+    let device = Counting {
+        inner,
+        reads: AtomicI64::new(0),
+        writes: AtomicI64::new(0),
+    };
+    let mut fs = Ext4::mount(&device, rw()).unwrap();
+    for n in 0..1000 {
+        fs.create(ROOT_INO, format!("{n}").as_bytes(), &file())
+            .unwrap();
+    }
+    fs.sync().unwrap();
+    let writes = device.writes.load(Ordering::Relaxed);
+    assert!(writes < 10, "{writes} writes");
+}

@@ -44,7 +44,7 @@ impl<D: BlockDevice> Ext4<D> {
     pub(crate) fn dir_blocks(&self, dir: &Node) -> Result<u32> {
         let size = u64::from(self.sb.block_size);
         let blocks = dir.size / size;
-        if dir.size % size != 0 || blocks == 0 || blocks > self.sb.blocks {
+        if !dir.size.is_multiple_of(size) || blocks == 0 || blocks > self.sb.blocks {
             return Err(Error::corrupt("directory size"));
         }
         u32::try_from(blocks).map_err(|_| Error::corrupt("directory size"))

@@ -149,7 +149,10 @@ impl<D: BlockDevice> Ext4<D> {
         metadata: bool,
     ) -> Result<bool> {
         let mut done = true;
-        while from < to {
+        if from >= to {
+            return Ok(done);
+        }
+        loop {
             if self.cache.op_blocks() >= STEP_BLOCKS {
                 done = false;
                 break;

@@ -157,6 +157,7 @@ impl<D: BlockDevice> Ext4<D> {
 
     /// Writes cached blocks to their own places, neighbours together.
     pub(crate) fn write_home(&mut self, ids: &[Id]) -> Result<()> {
+        self.drop_ahead();
         let size = self.sb.block_size as usize;
         let mut chunk: Vec<u8> = Vec::new();
         let mut start = 0;
