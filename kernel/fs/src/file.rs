@@ -4,7 +4,7 @@
 //! The files of this room are in `regular` and `directory`; pipes, sockets, terminals and the like
 //! implement the trait in the `linux` room. The descriptor table is there, too.
 
-use alloc::sync::Arc;
+use alloc::{boxed::Box, sync::Arc};
 use core::{
     any::Any,
     sync::atomic::{AtomicU32, Ordering},
@@ -12,6 +12,7 @@ use core::{
 
 use errno::{Errno, Result};
 use iobuf::{Sink, Source};
+use machine::sync::Once;
 use sched::{
     Mutex,
     poll::{Events, Pollee},
@@ -232,6 +233,7 @@ pub struct OpenFile {
     flags: AtomicU32,
     offset: Mutex<u64>,
     path: Option<Path>,
+    attached: Once<Box<dyn Any + Send + Sync>>,
 }
 
 impl OpenFile {
@@ -249,6 +251,7 @@ impl OpenFile {
             flags: AtomicU32::new(kept.bits()),
             offset: Mutex::new(0),
             path,
+            attached: Once::new(),
         })
     }
 
@@ -273,6 +276,12 @@ impl OpenFile {
             }
             _ => self.file.metadata(),
         }
+    }
+
+    /// Keeps what `make` gives until the description ends, for a higher room that wants to act
+    /// then; only the first one is kept.
+    pub fn attach(&self, make: impl FnOnce() -> Box<dyn Any + Send + Sync>) {
+        self.attached.call_once(make);
     }
 
     /// Access mode and status flags, as `F_GETFL` shows them.

@@ -10,18 +10,20 @@
 extern crate alloc;
 
 pub mod ctx;
-pub mod descriptors;
 pub mod exec;
+pub mod files;
 pub mod futex;
 pub mod limits;
 pub mod mm;
 pub mod process;
 mod run;
 pub mod signal;
+pub mod socket;
 mod start;
 pub mod syscalls;
 pub mod thread;
 pub mod time;
+pub mod tty;
 pub mod uaccess;
 pub mod uts;
 

@@ -102,9 +102,9 @@ pub struct Process {
     /// All that is mounted.
     pub namespace: Arc<fs::Namespace>,
     /// Descriptors.
-    pub files: crate::descriptors::FileTable,
+    pub files: crate::files::FileTable,
     /// Root, working directory, umask.
-    pub fs: crate::descriptors::FsContext,
+    pub fs: crate::files::FsContext,
     threads: SpinLock<BTreeMap<i32, Arc<LinuxThread>>>,
     next_tid: SpinLock<i32>,
     exiting: AtomicBool,
@@ -151,8 +151,8 @@ impl Process {
             timers: Timers::new(),
             image: Once::new(),
             credentials: SpinLock::new(Credentials::default()),
-            files: crate::descriptors::FileTable::new(),
-            fs: crate::descriptors::FsContext::new(namespace.clone()),
+            files: crate::files::FileTable::new(),
+            fs: crate::files::FsContext::new(namespace.clone()),
             namespace,
             threads: SpinLock::new(BTreeMap::new()),
             next_tid: SpinLock::new(PID),

@@ -185,7 +185,12 @@ impl Epoll {
             }
             // Descriptions that were closed without `EPOLL_CTL_DEL` and whose number came back.
             let gone: Vec<Key> = entries
-                .range(Key { fd, target: 0 }..=Key { fd, target: usize::MAX })
+                .range(
+                    Key { fd, target: 0 }..=Key {
+                        fd,
+                        target: usize::MAX,
+                    },
+                )
                 .filter(|(_, entry)| entry.item.target.strong_count() == 0)
                 .map(|(key, _)| *key)
                 .collect();

@@ -184,6 +184,9 @@ fn a_failed_delivery_keeps_the_event() {
     let (event, target) = event();
     epoll.add(3, &target, ask(IN | EDGE)).unwrap();
     event.0.add(1).unwrap();
-    assert_eq!(epoll.harvest(4, |_, _| Err(Errno::EFAULT)), Err(Errno::EFAULT));
+    assert_eq!(
+        epoll.harvest(4, |_, _| Err(Errno::EFAULT)),
+        Err(Errno::EFAULT)
+    );
     assert_eq!(harvest(&epoll), [(IN, 5)]);
 }

@@ -118,8 +118,7 @@ impl notify::Observer for Shared {
             let Some(watched) = state.watches.get(&event.watch) else {
                 return;
             };
-            let ends = watched.one_shot
-                || event.mask.intersects(Mask::DELETE_SELF | Mask::UNMOUNT);
+            let ends = watched.one_shot || event.mask.intersects(Mask::DELETE_SELF | Mask::UNMOUNT);
             state.push(Record {
                 watch: event.watch,
                 mask: event.mask.bits(),
@@ -251,7 +250,11 @@ impl InotifyFile {
                 Err(_) => break,
             }
         }
-        if done == 0 { Err(Errno::EAGAIN) } else { Ok(done) }
+        if done == 0 {
+            Err(Errno::EAGAIN)
+        } else {
+            Ok(done)
+        }
     }
 
     /// The watches, for `/proc/self/fdinfo`: number, inode, mask.
@@ -261,7 +264,13 @@ impl InotifyFile {
             .lock()
             .watches
             .iter()
-            .map(|(id, watched)| (*id, watched.watch.inode().clone(), watched.watch.mask().bits()))
+            .map(|(id, watched)| {
+                (
+                    *id,
+                    watched.watch.inode().clone(),
+                    watched.watch.mask().bits(),
+                )
+            })
             .collect()
     }
 }
@@ -297,9 +306,7 @@ impl File for InotifyFile {
 
     fn ioctl(&self, request: u32, arg: usize) -> Result<usize> {
         match request {
-            super::handles::FIONREAD => {
-                super::put_int(arg, self.shared.state.lock().bytes as i32)
-            }
+            super::handles::FIONREAD => super::put_int(arg, self.shared.state.lock().bytes as i32),
             _ => Err(Errno::ENOTTY),
         }
     }

@@ -96,9 +96,7 @@ pub fn set_record(file: &Arc<OpenFile>, lock: Lock, may_wait: bool) -> Result<()
     if let Owner::Description(_) = lock.owner {
         release_at_end(file, key);
     }
-    retry(may_wait, || {
-        with(key, |locks| locks.records.set(lock)).ok()
-    })?;
+    retry(may_wait, || with(key, |locks| locks.records.set(lock)).ok())?;
     // A weaker lock than before may have let others in.
     CHANGED.wake_all();
     Ok(())

@@ -79,9 +79,7 @@ impl RecordLocks {
     pub fn clear(&mut self, owner: Owner, range: Range) {
         let mut rest = Vec::new();
         self.locks.retain(|held| {
-            if held.owner != owner
-                || held.range.end <= range.start
-                || range.end <= held.range.start
+            if held.owner != owner || held.range.end <= range.start || range.end <= held.range.start
             {
                 return true;
             }

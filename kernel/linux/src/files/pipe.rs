@@ -360,7 +360,10 @@ mod tests {
             pipe.write(&mut SliceSource::new(&small), false),
             Err(Errno::EAGAIN)
         );
-        assert_eq!(pipe.write(&mut SliceSource::new(&small[..100]), false), Ok(100));
+        assert_eq!(
+            pipe.write(&mut SliceSource::new(&small[..100]), false),
+            Ok(100)
+        );
     }
 
     #[test]
@@ -392,9 +395,16 @@ mod tests {
         let pipe = pipe();
         assert_eq!(pipe.set_capacity(1, false), Ok(4096));
         assert_eq!(pipe.set_capacity(5000, false), Ok(8192));
-        pipe.write(&mut SliceSource::new(&[0; 8000]), false).unwrap();
+        pipe.write(&mut SliceSource::new(&[0; 8000]), false)
+            .unwrap();
         assert_eq!(pipe.set_capacity(4096, false), Err(Errno::EBUSY));
-        assert_eq!(pipe.set_capacity(MAX_CAPACITY + 1, false), Err(Errno::EPERM));
-        assert_eq!(pipe.set_capacity(MAX_CAPACITY + 1, true), Ok(MAX_CAPACITY * 2));
+        assert_eq!(
+            pipe.set_capacity(MAX_CAPACITY + 1, false),
+            Err(Errno::EPERM)
+        );
+        assert_eq!(
+            pipe.set_capacity(MAX_CAPACITY + 1, true),
+            Ok(MAX_CAPACITY * 2)
+        );
     }
 }

@@ -175,9 +175,7 @@ mod tests {
                     next_in as u8
                 })
                 .collect();
-            let n = ring
-                .write(&mut SliceSource::new(&bytes), 9000)
-                .unwrap();
+            let n = ring.write(&mut SliceSource::new(&bytes), 9000).unwrap();
             next_in -= (bytes.len() - n) as u32;
             for byte in take(&mut ring, (seed >> 19) as usize & 0x1fff) {
                 next_out += 1;

@@ -1,8 +1,9 @@
 //! Signal-driven I/O (`fcntl(2)`, `F_SETOWN`, `F_SETSIG`, `O_ASYNC`): a description that raises a
 //! signal when it becomes ready.
 
-use alloc::sync::{Arc, Weak};
 use alloc::collections::BTreeMap;
+use alloc::sync::{Arc, Weak};
+use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 
 use errno::{Errno, Result};
@@ -86,13 +87,12 @@ fn settings_or_new(file: &Arc<OpenFile>) -> Arc<Settings> {
         _registration: registration,
     };
     let mut entries = ENTRIES.lock();
-    let dead: alloc::vec::Vec<usize> = entries
+    let dead: Vec<usize> = entries
         .iter()
         .filter(|(_, entry)| entry.file.strong_count() == 0)
         .map(|(key, _)| *key)
         .collect();
-    let dropped: alloc::vec::Vec<Entry> =
-        dead.iter().filter_map(|key| entries.remove(key)).collect();
+    let dropped: Vec<Entry> = dead.iter().filter_map(|key| entries.remove(key)).collect();
     let old = entries.insert(key(file), entry);
     drop(entries);
     drop((dropped, old));
@@ -172,7 +172,7 @@ fn raise_all() {
     let Some(process) = crate::process::get() else {
         return;
     };
-    let armed: alloc::vec::Vec<(Arc<OpenFile>, Arc<Settings>)> = ENTRIES
+    let armed: Vec<(Arc<OpenFile>, Arc<Settings>)> = ENTRIES
         .lock()
         .values()
         .filter(|entry| entry.settings.armed.load(Ordering::Relaxed))

@@ -110,7 +110,8 @@ impl File for SignalFile {
     }
 
     fn poll(&self) -> Events {
-        let own = super::raise::current_thread().map_or(SigSet::EMPTY, |thread| thread.signals.pending());
+        let own =
+            super::raise::current_thread().map_or(SigSet::EMPTY, |thread| thread.signals.pending());
         let pending = own.union(self.process.signals.pending());
         if pending.intersection(self.mask()).is_empty() {
             Events::empty()

@@ -41,7 +41,24 @@ impl<'a> Iterator for Messages<'a> {
 
     fn next(&mut self) -> Option<Self::Item> {
         let header = self.rest.first_chunk::<HEADER>()?;
-        let [l0, l1, l2, l3, l4, l5, l6, l7, v0, v1, v2, v3, t0, t1, t2, t3] = *header;
+        let [
+            l0,
+            l1,
+            l2,
+            l3,
+            l4,
+            l5,
+            l6,
+            l7,
+            v0,
+            v1,
+            v2,
+            v3,
+            t0,
+            t1,
+            t2,
+            t3,
+        ] = *header;
         let len = u64::from_ne_bytes([l0, l1, l2, l3, l4, l5, l6, l7]);
         let len = usize::try_from(len).unwrap_or(usize::MAX);
         if len < HEADER || len > self.rest.len() {
@@ -95,8 +112,7 @@ impl Packer {
         if fits < data.len() {
             self.truncated = true;
         }
-        self.bytes
-            .extend(((HEADER + fits) as u64).to_ne_bytes());
+        self.bytes.extend(((HEADER + fits) as u64).to_ne_bytes());
         self.bytes.extend(level.to_ne_bytes());
         self.bytes.extend(kind.to_ne_bytes());
         self.bytes.extend_from_slice(&data[..fits]);

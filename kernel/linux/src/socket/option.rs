@@ -58,7 +58,12 @@ pub fn parse_int_or_byte(value: &[u8]) -> Result<i32> {
 fn parse_pair(value: &[u8]) -> Result<(i64, i64)> {
     let bytes = value.first_chunk::<16>().ok_or(Errno::EINVAL)?;
     let (first, second) = bytes.split_at(8);
-    let word = |bytes: &[u8]| bytes.iter().rev().fold(0u64, |sum, b| sum << 8 | u64::from(*b));
+    let word = |bytes: &[u8]| {
+        bytes
+            .iter()
+            .rev()
+            .fold(0u64, |sum, b| sum << 8 | u64::from(*b))
+    };
     Ok((word(first) as i64, word(second) as i64))
 }
 

@@ -1,6 +1,8 @@
 //! Changing what a file is: `chmod(2)`, `chown(2)`, `utimensat(2)`, `truncate(2)`, `setxattr(2)` and
 //! their kin.
 
+use alloc::vec::Vec;
+
 use errno::{Errno, Result};
 use fs::{LookupFlags, Path, SetTime, Timestamp, XattrFlags};
 
@@ -207,18 +209,16 @@ pub fn sys_futimesat(
 }
 
 /// `utime(2)`.
-pub fn sys_utime(
-    ctx: &mut Ctx<'_>,
-    path: UserPtr<u8>,
-    times: UserPtr<[i64; 2]>,
-) -> Result<usize> {
+pub fn sys_utime(ctx: &mut Ctx<'_>, path: UserPtr<u8>, times: UserPtr<[i64; 2]>) -> Result<usize> {
     let at = |seconds| {
         SetTime::At(Timestamp {
             seconds,
             nanoseconds: 0,
         })
     };
-    let times = times.read_opt()?.map(|[atime, mtime]| [at(atime), at(mtime)]);
+    let times = times
+        .read_opt()?
+        .map(|[atime, mtime]| [at(atime), at(mtime)]);
     let place = place_at(ctx, AT_FDCWD, path, LookupFlags::FOLLOW)?;
     set_times(ctx, &place, times)
 }
@@ -255,7 +255,7 @@ fn check_file_size(ctx: &Ctx<'_>, size: u64) -> Result<()> {
 /// `XATTR_SIZE_MAX`, `XATTR_LIST_MAX`.
 const XATTR_MAX: usize = 65536;
 
-fn xattr_name(name: UserPtr<u8>) -> Result<alloc::vec::Vec<u8>> {
+fn xattr_name(name: UserPtr<u8>) -> Result<Vec<u8>> {
     // XATTR_NAME_MAX and the ending zero.
     let name = name.read_cstr(256, Errno::ERANGE)?;
     if name.is_empty() {

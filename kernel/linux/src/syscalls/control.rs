@@ -153,10 +153,13 @@ fn more(ctx: &Ctx<'_>, file: &Arc<OpenFile>, command: u32, arg: usize) -> Result
                 return Err(Errno::EPERM);
             }
             let seals = fs::tmpfs::Seals::from_bits(arg as u32).ok_or(Errno::EINVAL)?;
-            fs::tmpfs::add_seals(file, seals)?;
+            fs::tmpfs::add_seals(file.file().inode().ok_or(Errno::EINVAL)?, seals)?;
             Ok(0)
         }
-        F_GET_SEALS => fs::tmpfs::seals(file).map(|seals| seals.bits() as usize),
+        F_GET_SEALS => {
+            let inode = file.file().inode().ok_or(Errno::EINVAL)?;
+            fs::tmpfs::seals(inode).map(|seals| seals.bits() as usize)
+        }
         _ => Err(Errno::EINVAL),
     }
 }
@@ -292,8 +295,9 @@ pub fn sys_ioctl(ctx: &mut Ctx<'_>, fd: i32, request: u32, arg: usize) -> Result
         FIONCLEX => files.set_close_on_exec(fd, false).map(|()| 0),
         FIONBIO => switch(OpenFlags::NONBLOCK),
         FIOASYNC => switch(OpenFlags::ASYNC),
-        FIONREAD if file.file().metadata()?.file_type == fs::FileType::Regular
-            && file.file().seekable() =>
+        FIONREAD
+            if file.file().metadata()?.file_type == fs::FileType::Regular
+                && file.file().seekable() =>
         {
             let size = file.file().metadata()?.size;
             let left = size.saturating_sub(file.offset());

@@ -235,8 +235,7 @@ fn pack_inet(control: &NetControl, packer: &mut Packer, timestamp_ns: bool) {
             bytes.extend([error.origin, error.icmp_type, error.icmp_code, 0]);
             bytes.extend(error.info.to_ne_bytes());
             bytes.extend(error.data.to_ne_bytes());
-            let is_v6 = error.origin == 3
-                || matches!(error.offender, Some(IpAddr::V6(_)));
+            let is_v6 = error.origin == 3 || matches!(error.offender, Some(IpAddr::V6(_)));
             match error.offender {
                 Some(addr) => {
                     bytes.extend(Address::Inet(SocketAddr::new(addr, 0)).to_bytes());

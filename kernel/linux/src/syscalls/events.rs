@@ -9,10 +9,10 @@ use crate::ctx::Ctx;
 use crate::files::eventfd::EventFd;
 use crate::files::handles::EventFile;
 use crate::files::inotify::InotifyFile;
+use crate::files::install;
 use crate::files::paths::{self, AT_FDCWD};
 use crate::files::signalfd::SignalFile;
 use crate::files::timerfd::{Clock, Setting, TimerFile};
-use crate::files::install;
 use crate::signal::SigSet;
 use crate::time::{from_timespec, to_timespec};
 use crate::uaccess::UserPtr;
@@ -33,12 +33,7 @@ fn eventfd_with(ctx: &Ctx<'_>, initial: u32, flags: u32) -> Result<usize> {
         return Err(Errno::EINVAL);
     }
     let event = EventFd::new(u64::from(initial), flags & EFD_SEMAPHORE != 0);
-    add(
-        ctx,
-        Arc::new(EventFile::new(event)),
-        flags,
-        OpenFlags::RDWR,
-    )
+    add(ctx, Arc::new(EventFile::new(event)), flags, OpenFlags::RDWR)
 }
 
 /// `eventfd(2)`.
@@ -107,11 +102,7 @@ pub fn sys_timerfd_settime(
 }
 
 /// `timerfd_gettime(2)`.
-pub fn sys_timerfd_gettime(
-    ctx: &mut Ctx<'_>,
-    fd: i32,
-    out: UserPtr<TimerSpec>,
-) -> Result<usize> {
+pub fn sys_timerfd_gettime(ctx: &mut Ctx<'_>, fd: i32, out: UserPtr<TimerSpec>) -> Result<usize> {
     let file = ctx.process.files.get(fd)?;
     out.write(&spec(timer(&file)?.get()))?;
     Ok(0)
@@ -142,12 +133,7 @@ fn signalfd_with(
 }
 
 /// `signalfd(2)`.
-pub fn sys_signalfd(
-    ctx: &mut Ctx<'_>,
-    fd: i32,
-    mask: UserPtr<u64>,
-    size: usize,
-) -> Result<usize> {
+pub fn sys_signalfd(ctx: &mut Ctx<'_>, fd: i32, mask: UserPtr<u64>, size: usize) -> Result<usize> {
     signalfd_with(ctx, fd, mask, size, 0)
 }
 
@@ -166,12 +152,7 @@ fn inotify_with(ctx: &Ctx<'_>, flags: u32) -> Result<usize> {
     if flags & !COMMON != 0 {
         return Err(Errno::EINVAL);
     }
-    add(
-        ctx,
-        Arc::new(InotifyFile::new()),
-        flags,
-        OpenFlags::empty(),
-    )
+    add(ctx, Arc::new(InotifyFile::new()), flags, OpenFlags::empty())
 }
 
 /// `inotify_init(2)`.

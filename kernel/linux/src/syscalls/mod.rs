@@ -3,13 +3,27 @@
 //! Which number means which call stands in [`table`]; what a call does stands in its family.
 pub mod table;
 
+mod attributes;
+mod control;
+mod control_message;
+mod epoll;
+mod events;
 mod futex;
 mod ids;
 mod memory;
 mod misc;
+pub(crate) mod names;
+mod open;
+pub(crate) mod poll;
 mod rseq;
+mod rw;
 mod schedule;
 mod signals;
+mod socket;
+mod socket_message;
+mod splice;
+mod stat;
+mod sync;
 mod threads;
 mod timers;
 mod times;

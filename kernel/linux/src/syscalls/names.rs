@@ -1,6 +1,8 @@
 //! Names: `mkdir(2)`, `unlink(2)`, `rename(2)`, `link(2)`, `symlink(2)`, `readlink(2)`, `mknod(2)`,
 //! `getdents64(2)`, and where the process stands (`chdir(2)`, `getcwd(2)`, `chroot(2)`).
 
+use alloc::vec::Vec;
+
 use errno::{Errno, Result};
 use fs::{Access, DeviceId, FileType, LookupFlags, RenameFlags};
 
@@ -43,9 +45,7 @@ fn mknod_at(ctx: &Ctx<'_>, dirfd: i32, path: UserPtr<u8>, mode: u32, dev: u64) -
     };
     let rdev = match file_type {
         // new_decode_dev of the 32 bits that mknod takes.
-        FileType::CharDevice | FileType::BlockDevice => {
-            DeviceId::from_u64(u64::from(dev as u32))
-        }
+        FileType::CharDevice | FileType::BlockDevice => DeviceId::from_u64(u64::from(dev as u32)),
         _ => DeviceId::default(),
     };
     let permissions = mode & 0o7777 & !ctx.process.fs.umask();
@@ -96,12 +96,7 @@ pub fn sys_unlink(ctx: &mut Ctx<'_>, path: UserPtr<u8>) -> Result<usize> {
 }
 
 /// `unlinkat(2)`.
-pub fn sys_unlinkat(
-    ctx: &mut Ctx<'_>,
-    dirfd: i32,
-    path: UserPtr<u8>,
-    flags: u32,
-) -> Result<usize> {
+pub fn sys_unlinkat(ctx: &mut Ctx<'_>, dirfd: i32, path: UserPtr<u8>, flags: u32) -> Result<usize> {
     if flags & !AT_REMOVEDIR != 0 {
         return Err(Errno::EINVAL);
     }
@@ -287,12 +282,7 @@ fn dents(ctx: &Ctx<'_>, fd: i32, out: UserPtr<u8>, len: u32, layout: Layout) -> 
     let mut packer = Packer::new(layout, (len as usize).min(DENTS_MAX));
     let mut full = false;
     file.readdir(&mut |entry| {
-        let taken = packer.push(
-            entry.ino,
-            entry.next,
-            entry.file_type.d_type(),
-            entry.name,
-        );
+        let taken = packer.push(entry.ino, entry.next, entry.file_type.d_type(), entry.name);
         full |= !taken;
         taken
     })?;
@@ -383,7 +373,7 @@ pub fn sys_getcwd(ctx: &mut Ctx<'_>, buffer: UserPtr<u8>, len: usize) -> Result<
 }
 
 /// The text of `/proc/self/fd/N`: a name in the tree, or the kind of what has none.
-pub fn descriptor_text(process: &crate::process::Process, file: &fs::OpenFile) -> alloc::vec::Vec<u8> {
+pub fn descriptor_text(process: &crate::process::Process, file: &fs::OpenFile) -> Vec<u8> {
     match file.path() {
         Some(place) => process.fs.name_of(place),
         None => anon::link_text(file),

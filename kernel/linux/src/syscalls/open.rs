@@ -102,10 +102,8 @@ pub fn sys_openat2(
         return Err(Errno::EINVAL);
     }
     let parsed = OpenFlags::from_bits_retain(flags);
-    let beside_path = OpenFlags::PATH
-        | OpenFlags::DIRECTORY
-        | OpenFlags::NOFOLLOW
-        | OpenFlags::CLOEXEC;
+    let beside_path =
+        OpenFlags::PATH | OpenFlags::DIRECTORY | OpenFlags::NOFOLLOW | OpenFlags::CLOEXEC;
     if parsed.contains(OpenFlags::PATH) && flags & !beside_path.bits() != 0 {
         return Err(Errno::EINVAL);
     }
@@ -218,7 +216,17 @@ pub fn sys_memfd_create(ctx: &mut Ctx<'_>, name: UserPtr<u8>, flags: u32) -> Res
     const NAME_MAX: usize = 249;
     let name = name.read_cstr(NAME_MAX + 1, Errno::EINVAL)?;
     let sealing = flags & (ALLOW_SEALING | NOEXEC_SEAL) != 0;
-    let file = fs::tmpfs::memfd(&name, sealing, flags & NOEXEC_SEAL != 0)?;
+    let creds = paths::credentials(ctx.process, false);
+    let file = fs::tmpfs::memfd(&name, sealing, &creds)?;
+    if flags & NOEXEC_SEAL != 0
+        && let Some(place) = file.path()
+    {
+        place.inode().set_attr(&fs::SetAttr {
+            permissions: Some(0o666),
+            ..fs::SetAttr::default()
+        })?;
+        fs::tmpfs::add_seals(place.inode(), fs::tmpfs::Seals::EXEC)?;
+    }
     install(ctx.process, file, flags & CLOEXEC != 0)
 }
 

@@ -59,7 +59,9 @@ fn wait(entries: &mut [Entry], deadline_ns: Option<u64>) -> core::result::Result
         .iter()
         .filter_map(|entry| entry.file.clone())
         .collect();
-    let pollees = files.iter().filter_map(|file| Watched::pollee(file.as_ref()));
+    let pollees = files
+        .iter()
+        .filter_map(|file| Watched::pollee(file.as_ref()));
     let result = wait_any(pollees, deadline_ns, || match count(entries) {
         0 => None,
         ready => Some(ready),
@@ -70,7 +72,11 @@ fn wait(entries: &mut [Entry], deadline_ns: Option<u64>) -> core::result::Result
     }
 }
 
-fn read_fds(ctx: &Ctx<'_>, fds: UserPtr<PollFd>, count: usize) -> Result<(Vec<PollFd>, Vec<Entry>)> {
+fn read_fds(
+    ctx: &Ctx<'_>,
+    fds: UserPtr<PollFd>,
+    count: usize,
+) -> Result<(Vec<PollFd>, Vec<Entry>)> {
     if count > descriptor_limit(ctx.process) {
         return Err(Errno::EINVAL);
     }
@@ -81,7 +87,11 @@ fn read_fds(ctx: &Ctx<'_>, fds: UserPtr<PollFd>, count: usize) -> Result<(Vec<Po
             // A negative descriptor is left out; one that is not open is told as such.
             let file = ctx.process.files.get(fd.fd).ok();
             Entry {
-                found: if fd.fd >= 0 && file.is_none() { NVAL } else { 0 },
+                found: if fd.fd >= 0 && file.is_none() {
+                    NVAL
+                } else {
+                    0
+                },
                 file,
                 wanted: u32::from(fd.events),
             }
@@ -320,7 +330,9 @@ fn wait_select(
         return Ok(ready);
     }
     let files: Vec<Arc<OpenFile>> = entries.iter().map(|entry| entry.file.clone()).collect();
-    let pollees = files.iter().filter_map(|file| Watched::pollee(file.as_ref()));
+    let pollees = files
+        .iter()
+        .filter_map(|file| Watched::pollee(file.as_ref()));
     match wait_any(pollees, deadline_ns, || match count(entries) {
         0 => None,
         ready => Some(ready),

@@ -83,11 +83,7 @@ fn make(domain: i32, kind: i32, protocol: i32) -> Result<Arc<dyn SocketOps>> {
 pub fn sys_socket(ctx: &mut Ctx<'_>, domain: i32, kind: i32, protocol: i32) -> Result<usize> {
     let (kind, flags, close_on_exec) = kind_and_flags(kind)?;
     let file = SocketFile::new(make(domain, kind, protocol)?);
-    install(
-        ctx.process,
-        OpenFile::new(file, flags, None),
-        close_on_exec,
-    )
+    install(ctx.process, OpenFile::new(file, flags, None), close_on_exec)
 }
 
 /// `socketpair(2)`.

@@ -220,9 +220,7 @@ pub fn sys_copy_file_range(
     }
     let from = ctx.process.files.get(input)?;
     let to = ctx.process.files.get(output)?;
-    if !from.flags().can_read()
-        || !to.flags().can_write()
-        || to.flags().contains(OpenFlags::APPEND)
+    if !from.flags().can_read() || !to.flags().can_write() || to.flags().contains(OpenFlags::APPEND)
     {
         return Err(Errno::EBADF);
     }
@@ -309,8 +307,7 @@ pub fn sys_splice(
     {
         return Err(Errno::EINVAL);
     }
-    if (from_pipe.is_some() && !input_at.is_null()) || (to_pipe.is_some() && !output_at.is_null())
-    {
+    if (from_pipe.is_some() && !input_at.is_null()) || (to_pipe.is_some() && !output_at.is_null()) {
         return Err(Errno::ESPIPE);
     }
     if to.flags().contains(OpenFlags::APPEND) {
@@ -321,11 +318,19 @@ pub fn sys_splice(
     let nonblock = flags & SPLICE_F_NONBLOCK != 0;
     let mut len = len.min(MAX_RW_COUNT);
     if let Some(end) = from_pipe {
-        wait_pipe(end, true, nonblock || from.flags().contains(OpenFlags::NONBLOCK))?;
+        wait_pipe(
+            end,
+            true,
+            nonblock || from.flags().contains(OpenFlags::NONBLOCK),
+        )?;
         len = len.min(end.pipe().used().max(1));
     }
     if let Some(end) = to_pipe {
-        wait_pipe(end, false, nonblock || to.flags().contains(OpenFlags::NONBLOCK))?;
+        wait_pipe(
+            end,
+            false,
+            nonblock || to.flags().contains(OpenFlags::NONBLOCK),
+        )?;
         let pipe = end.pipe();
         // No more than there is room for: what was taken from a stream must not be lost.
         len = len.min(pipe.capacity().saturating_sub(pipe.used()).max(1));

@@ -220,12 +220,16 @@ pub fn sys_statx(
     if place.is_some() {
         told |= STATX_MNT_ID;
     }
-    let is_mount_root = place
-        .is_some_and(|place| alloc::sync::Arc::ptr_eq(place.dentry(), place.mount().root()));
+    let is_mount_root =
+        place.is_some_and(|place| alloc::sync::Arc::ptr_eq(place.dentry(), place.mount().root()));
     out.write(&Statx {
         stx_mask: told,
         stx_blksize: meta.block_size,
-        stx_attributes: if is_mount_root { STATX_ATTR_MOUNT_ROOT } else { 0 },
+        stx_attributes: if is_mount_root {
+            STATX_ATTR_MOUNT_ROOT
+        } else {
+            0
+        },
         stx_nlink: meta.nlink,
         stx_uid: meta.uid,
         stx_gid: meta.gid,
@@ -300,11 +304,7 @@ fn st_flags(flags: fs::MountFlags) -> u64 {
 }
 
 /// `statfs(2)`.
-pub fn sys_statfs(
-    ctx: &mut Ctx<'_>,
-    path: UserPtr<u8>,
-    out: UserPtr<RawStatFs>,
-) -> Result<usize> {
+pub fn sys_statfs(ctx: &mut Ctx<'_>, path: UserPtr<u8>, out: UserPtr<RawStatFs>) -> Result<usize> {
     let path = path.read_path()?;
     let place = paths::resolve(ctx.process, AT_FDCWD, &path, LookupFlags::FOLLOW)?;
     let stat = ctx.process.fs.namespace().statfs(&place)?;
@@ -339,13 +339,7 @@ pub fn sys_fstatfs(ctx: &mut Ctx<'_>, fd: i32, out: UserPtr<RawStatFs>) -> Resul
     Ok(0)
 }
 
-fn access_at(
-    ctx: &Ctx<'_>,
-    dirfd: i32,
-    path: UserPtr<u8>,
-    mode: u32,
-    flags: u32,
-) -> Result<usize> {
+fn access_at(ctx: &Ctx<'_>, dirfd: i32, path: UserPtr<u8>, mode: u32, flags: u32) -> Result<usize> {
     if mode & !7 != 0 || flags & !(AT_EACCESS | AT_SYMLINK_NOFOLLOW | AT_EMPTY_PATH) != 0 {
         return Err(Errno::EINVAL);
     }
@@ -380,12 +374,7 @@ pub fn sys_access(ctx: &mut Ctx<'_>, path: UserPtr<u8>, mode: u32) -> Result<usi
 }
 
 /// `faccessat(2)`: the kernel's own has no flags.
-pub fn sys_faccessat(
-    ctx: &mut Ctx<'_>,
-    dirfd: i32,
-    path: UserPtr<u8>,
-    mode: u32,
-) -> Result<usize> {
+pub fn sys_faccessat(ctx: &mut Ctx<'_>, dirfd: i32, path: UserPtr<u8>, mode: u32) -> Result<usize> {
     access_at(ctx, dirfd, path, mode, 0)
 }
 

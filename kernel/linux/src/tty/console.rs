@@ -111,12 +111,10 @@ impl Console {
     fn run(&self) {
         let mut chunk = [0; 256];
         loop {
-            let len = self
-                .arrived
-                .wait(|| match self.take_typed(&mut chunk) {
-                    0 => None,
-                    len => Some(len),
-                });
+            let len = self.arrived.wait(|| match self.take_typed(&mut chunk) {
+                0 => None,
+                len => Some(len),
+            });
             self.terminal.receive(&chunk[..len], &self.screen);
         }
     }

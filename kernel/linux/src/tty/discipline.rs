@@ -260,9 +260,7 @@ impl Discipline {
             if local.contains(Local::ECHO) && local.contains(Local::ECHOCTL) {
                 effects.echo.extend_from_slice(b"^\x08");
             }
-        } else if extended
-            && local.contains(Local::ECHO)
-            && self.termios.is_cc(cc::VREPRINT, byte)
+        } else if extended && local.contains(Local::ECHO) && self.termios.is_cc(cc::VREPRINT, byte)
         {
             self.echo(byte, &mut effects.echo);
             self.echo_raw(b'\n', &mut effects.echo);

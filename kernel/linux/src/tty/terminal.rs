@@ -123,8 +123,7 @@ impl Terminal {
     /// The other side is gone: reads end, writes fail.
     pub fn hang_up(&self) {
         self.hung_up.store(true, Ordering::Release);
-        self.pollee
-            .notify(Events::IN | Events::OUT | Events::HUP);
+        self.pollee.notify(Events::IN | Events::OUT | Events::HUP);
     }
 
     /// Takes typed bytes: echoes, raises signals, wakes readers. Not for interrupt handlers.
@@ -191,9 +190,7 @@ impl Terminal {
                     }
                 };
                 if done < len {
-                    self.discipline
-                        .lock()
-                        .unread(&bytes[done..], !ended_line);
+                    self.discipline.lock().unread(&bytes[done..], !ended_line);
                     return Ok(total + done);
                 }
                 total += done;
@@ -233,9 +230,7 @@ impl Terminal {
     fn ends_line(&self, bytes: &[u8]) -> bool {
         let termios = self.termios();
         bytes.last().is_none_or(|last| {
-            *last == b'\n'
-                || termios.is_cc(cc::VEOL, *last)
-                || termios.is_cc(cc::VEOL2, *last)
+            *last == b'\n' || termios.is_cc(cc::VEOL, *last) || termios.is_cc(cc::VEOL2, *last)
         })
     }
 
@@ -254,7 +249,11 @@ impl Terminal {
         let mut writing = self.writing.lock();
         while source.remaining() > 0 {
             if self.hung_up.load(Ordering::Acquire) {
-                return if total > 0 { Ok(total) } else { Err(Errno::EIO) };
+                return if total > 0 {
+                    Ok(total)
+                } else {
+                    Err(Errno::EIO)
+                };
             }
             if self.held(output) {
                 if nonblock {
@@ -338,6 +337,10 @@ impl Terminal {
 
     /// Whether input is UTF-8, for those who draw.
     pub fn is_utf8(&self) -> bool {
-        self.discipline.lock().termios().input().contains(Input::IUTF8)
+        self.discipline
+            .lock()
+            .termios()
+            .input()
+            .contains(Input::IUTF8)
     }
 }

@@ -108,8 +108,8 @@ pub fn interface(request: u32, arg: usize) -> Result<usize> {
         | SIOCGIFNETMASK | SIOCGIFMETRIC | SIOCGIFMTU | SIOCGIFHWADDR | SIOCGIFINDEX
         | SIOCGIFTXQLEN | SIOCGIFMAP => {}
         // SIOCADDRT, SIOCDELRT and the setters of the requests above.
-        0x890b | 0x890c | 0x8914 | 0x8916 | 0x8918 | 0x891a | 0x891c | 0x891e | 0x8922
-        | 0x8924 | 0x8943 => return Err(Errno::EPERM),
+        0x890b | 0x890c | 0x8914 | 0x8916 | 0x8918 | 0x891a | 0x891c | 0x891e | 0x8922 | 0x8924
+        | 0x8943 => return Err(Errno::EPERM),
         _ => return Err(Errno::ENOTTY),
     }
     let mut ifreq = [0u8; IFREQ];

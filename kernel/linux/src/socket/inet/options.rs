@@ -199,9 +199,9 @@ fn special(level: i32, number: i32, value: &[u8]) -> Result<Option<Opt>> {
             let end = value.iter().position(|b| *b == 0).unwrap_or(value.len());
             Opt::Congestion(Congestion::by_name(&value[..end]).ok_or(Errno::ENOENT)?)
         }
-        (SOL_UDP, 103) => Opt::UdpSegment(
-            u16::try_from(parse_int(value)?).map_err(|_| Errno::EINVAL)?,
-        ),
+        (SOL_UDP, 103) => {
+            Opt::UdpSegment(u16::try_from(parse_int(value)?).map_err(|_| Errno::EINVAL)?)
+        }
         (SOL_IP, 32) => Opt::MulticastIf(multicast_interface(value)?),
         (SOL_IP, 35) => Opt::Join(membership4(value)?),
         (SOL_IP, 36) => Opt::Leave(membership4(value)?),
@@ -449,7 +449,9 @@ mod tests {
         }
         for number in 0..70 {
             for len in 0..40 {
-                for level in [SOL_SOCKET, SOL_TCP, SOL_UDP, SOL_IP, SOL_IPV6, SOL_ICMPV6, SOL_RAW] {
+                for level in [
+                    SOL_SOCKET, SOL_TCP, SOL_UDP, SOL_IP, SOL_IPV6, SOL_ICMPV6, SOL_RAW,
+                ] {
                     let _ = decode(Family::Inet6, level, number, &vec![0xff; len]);
                 }
             }

@@ -227,7 +227,12 @@ fn address(header: Header, info: &AddrInfo, links: &[LinkInfo]) -> Vec<u8> {
     if info.tentative {
         state |= 0x40;
     }
-    let mut fixed = alloc::vec![family_of(info.addr.addr), info.addr.prefix, state as u8, scope];
+    let mut fixed = alloc::vec![
+        family_of(info.addr.addr),
+        info.addr.prefix,
+        state as u8,
+        scope
+    ];
     fixed.extend(info.index.to_ne_bytes());
     let mut message = Message::new(header, &fixed);
     let bytes = octets(info.addr.addr);
@@ -307,12 +312,11 @@ pub fn news(change: &Change) -> Option<(Vec<u8>, u32)> {
     };
     let pick = |here: bool, new, gone| header(if here { new } else { gone });
     Some(match change {
-        Change::Link(info) => (
-            link(pick(true, RTM_NEWLINK, RTM_DELLINK), info),
-            GROUP_LINK,
-        ),
+        Change::Link(info) => (link(pick(true, RTM_NEWLINK, RTM_DELLINK), info), GROUP_LINK),
         Change::Addr(info, here) => {
-            let links = crate::socket::stack().map(|s| s.links()).unwrap_or_default();
+            let links = crate::socket::stack()
+                .map(|s| s.links())
+                .unwrap_or_default();
             let group = if info.addr.addr.is_ipv4() {
                 GROUP_IPV4_IFADDR
             } else {

@@ -132,7 +132,9 @@ pub fn find(mut attributes: &[u8], kind: u16) -> Result<Option<&[u8]>> {
         if found == kind {
             return Ok(Some(value));
         }
-        attributes = attributes.get(len.next_multiple_of(4)..).unwrap_or_default();
+        attributes = attributes
+            .get(len.next_multiple_of(4)..)
+            .unwrap_or_default();
     }
     Ok(None)
 }

@@ -7,6 +7,7 @@
 mod dump;
 mod message;
 
+use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
@@ -15,8 +16,8 @@ use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use errno::{Errno, Result};
 use iobuf::{Sink, Source};
 use machine::sync::SpinLock;
-use net::{MsgFlags, Shutdown};
 use net::query::Change;
+use net::{MsgFlags, Shutdown};
 use sched::poll::{Events, Pollee};
 
 use super::addr::{AF_NETLINK, Address};
@@ -125,7 +126,7 @@ impl NetlinkSocket {
         if !OBSERVING.swap(true, Ordering::AcqRel)
             && let Ok(stack) = super::stack()
         {
-            stack.observe(alloc::boxed::Box::new(tell));
+            stack.observe(Box::new(tell));
         }
     }
 }
@@ -284,9 +285,10 @@ impl SocketOps for NetlinkSocket {
             (SOL_NETLINK, NETLINK_PKTINFO | NETLINK_EXT_ACK | NETLINK_GET_STRICT_CHK) => {
                 parse_int(value).map(drop)
             }
-            (SOL_SOCKET, so::SO_RCVBUF | so::SO_SNDBUF | so::SO_RCVBUFFORCE | so::SO_SNDBUFFORCE) => {
-                parse_int(value).map(drop)
-            }
+            (
+                SOL_SOCKET,
+                so::SO_RCVBUF | so::SO_SNDBUF | so::SO_RCVBUFFORCE | so::SO_SNDBUFFORCE,
+            ) => parse_int(value).map(drop),
             _ => Err(Errno::ENOPROTOOPT),
         }
     }

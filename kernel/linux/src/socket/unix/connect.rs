@@ -112,7 +112,11 @@ impl UnixSocket {
             State::Connected { peer, .. } => core::ptr::eq(peer.as_ptr(), self),
             _ => true,
         };
-        if accepts { Ok(target) } else { Err(Errno::EPERM) }
+        if accepts {
+            Ok(target)
+        } else {
+            Err(Errno::EPERM)
+        }
     }
 
     pub(super) fn connect_name(&self, addr: &Address) -> Result<()> {
@@ -125,7 +129,10 @@ impl UnixSocket {
             }
             _ => return Err(Errno::EINVAL),
         };
-        if self.pass_credentials.load(core::sync::atomic::Ordering::Relaxed) {
+        if self
+            .pass_credentials
+            .load(core::sync::atomic::Ordering::Relaxed)
+        {
             self.autobind_if_unnamed()?;
         }
         if self.kind == Kind::Dgram {

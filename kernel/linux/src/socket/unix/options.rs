@@ -39,7 +39,9 @@ impl UnixSocket {
             return Err(Errno::EOPNOTSUPP);
         }
         match name {
-            so::SO_PASSCRED => Ok(int(i32::from(self.pass_credentials.load(Ordering::Relaxed)))),
+            so::SO_PASSCRED => Ok(int(i32::from(
+                self.pass_credentials.load(Ordering::Relaxed),
+            ))),
             so::SO_SNDBUF => Ok(int(self.send_buffer.load(Ordering::Relaxed) as i32)),
             so::SO_RCVBUF => Ok(int(BUFFER as i32)),
             so::SO_PEERCRED => {

@@ -59,11 +59,6 @@ impl Queue {
         self.stretches.len()
     }
 
-    /// Whether there is nothing to read.
-    pub fn is_empty(&self) -> bool {
-        self.stretches.is_empty()
-    }
-
     /// The length of the first message.
     pub fn first_len(&self) -> usize {
         self.stretches.front().map_or(0, |first| first.len)
@@ -223,7 +218,7 @@ mod tests {
         let mut sink = VecSink::new(9);
         assert_eq!(queue.take_stream(&mut sink, false).unwrap().len, 6);
         assert_eq!(sink.into_bytes(), b"abcdef");
-        assert!(queue.is_empty());
+        assert_eq!(queue.messages(), 0);
     }
 
     #[test]
