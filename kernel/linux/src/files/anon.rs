@@ -115,7 +115,7 @@ pub fn link_text(file: &OpenFile) -> Vec<u8> {
     if let Some(kind) = anonymous_kind(file.file().as_ref()) {
         return alloc::format!("anon_inode:{kind}").into_bytes();
     }
-    match file.file().metadata() {
+    match file.metadata() {
         Ok(meta) => match meta.file_type {
             FileType::Fifo => alloc::format!("pipe:[{}]", meta.ino).into_bytes(),
             FileType::Socket => alloc::format!("socket:[{}]", meta.ino).into_bytes(),

@@ -30,7 +30,7 @@ pub fn identity(file: &Arc<OpenFile>) -> usize {
 }
 
 fn key(file: &OpenFile) -> Result<Key> {
-    let meta = file.file().metadata()?;
+    let meta = file.metadata()?;
     Ok((meta.dev.to_u64(), meta.ino))
 }
 

@@ -296,15 +296,15 @@ pub fn sys_ioctl(ctx: &mut Ctx<'_>, fd: i32, request: u32, arg: usize) -> Result
         FIONBIO => switch(OpenFlags::NONBLOCK),
         FIOASYNC => switch(OpenFlags::ASYNC),
         FIONREAD
-            if file.file().metadata()?.file_type == fs::FileType::Regular
+            if file.metadata()?.file_type == fs::FileType::Regular
                 && file.file().seekable() =>
         {
-            let size = file.file().metadata()?.size;
+            let size = file.metadata()?.size;
             let left = size.saturating_sub(file.offset());
             crate::files::put_int(arg, left.min(i32::MAX as u64) as i32)
         }
         FIOQSIZE if file.file().seekable() => {
-            let size = file.file().metadata()?.size as i64;
+            let size = file.metadata()?.size as i64;
             UserPtr::<i64>::new(arg).write(&size)?;
             Ok(0)
         }

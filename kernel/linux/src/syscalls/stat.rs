@@ -78,7 +78,7 @@ fn look(ctx: &Ctx<'_>, dirfd: i32, path: &[u8], flags: LookupFlags) -> Result<(M
             Ok((meta, meta.mode()))
         }
         Target::File(file) => {
-            let meta = file.file().metadata()?;
+            let meta = file.metadata()?;
             Ok((meta, mode_of(&meta, Some(&file))))
         }
     }
@@ -110,7 +110,7 @@ pub fn sys_lstat(ctx: &mut Ctx<'_>, path: UserPtr<u8>, out: UserPtr<Stat>) -> Re
 /// `fstat(2)`.
 pub fn sys_fstat(ctx: &mut Ctx<'_>, fd: i32, out: UserPtr<Stat>) -> Result<usize> {
     let file = ctx.process.files.get(fd)?;
-    let meta = file.file().metadata()?;
+    let meta = file.metadata()?;
     out.write(&stat_of(&meta, mode_of(&meta, Some(&file))))?;
     Ok(0)
 }
@@ -209,7 +209,7 @@ pub fn sys_statx(
             (meta, meta.mode())
         }
         Target::File(file) => {
-            let meta = file.file().metadata()?;
+            let meta = file.metadata()?;
             (meta, mode_of(&meta, Some(file)))
         }
     };
@@ -321,7 +321,7 @@ pub fn sys_fstatfs(ctx: &mut Ctx<'_>, fd: i32, out: UserPtr<RawStatFs>) -> Resul
             st_flags(place.mount().flags()),
         ),
         None => {
-            let magic = match file.file().metadata()?.file_type {
+            let magic = match file.metadata()?.file_type {
                 fs::FileType::Fifo => 0x5049_5045,
                 fs::FileType::Socket => 0x534f_434b,
                 _ => 0x0904_1934,

@@ -105,7 +105,7 @@ pub fn sys_fadvise64(
     advice: u32,
 ) -> Result<usize> {
     let file = ctx.process.files.get(fd)?;
-    if matches!(file.file().metadata()?.file_type, fs::FileType::Fifo) {
+    if matches!(file.metadata()?.file_type, fs::FileType::Fifo) {
         return Err(Errno::ESPIPE);
     }
     let len = u64::try_from(len).map_err(|_| Errno::EINVAL)?;
@@ -127,7 +127,7 @@ pub fn sys_readahead(ctx: &mut Ctx<'_>, fd: i32, offset: i64, len: usize) -> Res
     if !file.flags().can_read() {
         return Err(Errno::EBADF);
     }
-    if file.file().metadata()?.file_type != fs::FileType::Regular {
+    if file.metadata()?.file_type != fs::FileType::Regular {
         return Err(Errno::EINVAL);
     }
     let offset = u64::try_from(offset).map_err(|_| Errno::EINVAL)?;
