@@ -32,7 +32,9 @@ pub fn test(disk: &Arc<dyn BlockDevice>, load: bool) {
         return;
     }
     let at = sectors - 1024;
-    let data: Vec<u8> = (0..200 * SECTOR_SIZE).map(|i| (i * 7 >> 3) as u8).collect();
+    let data: Vec<u8> = (0..200 * SECTOR_SIZE)
+        .map(|i| ((i * 7) >> 3) as u8)
+        .collect();
     assert_eq!(disk.write(at, &data), Ok(()));
     assert_eq!(disk.flush(), Ok(()));
     let mut back = vec![0; data.len()];

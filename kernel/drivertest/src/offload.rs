@@ -66,7 +66,7 @@ fn packet(
 fn words(bytes: &[u8]) -> u32 {
     bytes
         .chunks(2)
-        .map(|pair| u32::from(pair[0]) << 8 | pair.get(1).map_or(0, |&b| u32::from(b)))
+        .map(|pair| (u32::from(pair[0]) << 8) | pair.get(1).map_or(0, |&b| u32::from(b)))
         .sum()
 }
 
@@ -132,7 +132,7 @@ pub fn test(nic: &Arc<dyn Nic>, poller: &Poller, host: [u8; 6]) {
     let (_, bytes) = answer(poller, TCP);
     assert_eq!(bytes[47] & 0x3f, 0x12, "no SYN-ACK");
     let theirs = u32::from_be_bytes([bytes[38], bytes[39], bytes[40], bytes[41]]);
-    let data: Arc<[u8]> = (0..50_000u32).map(|i| (i * 31 >> 3) as u8).collect();
+    let data: Arc<[u8]> = (0..50_000u32).map(|i| ((i * 31) >> 3) as u8).collect();
     let mut big = packet(&**nic, host, TCP, &segment(1001, theirs + 1, 0x18), &data);
     if let Some(offload) = &mut big.offload {
         offload.gso = Some(Gso {

@@ -1,5 +1,5 @@
 //! virtio-blk (virtio 1.2, 5.2): the device as a [`BlockDevice`]. How its configuration is read and which queue a
-//! request takes is here; what happens in a queue is in [`queue`].
+//! request takes is here; what happens in a queue is in `queue`.
 
 mod config;
 mod queue;

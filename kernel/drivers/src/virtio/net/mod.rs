@@ -1,5 +1,5 @@
 //! virtio-net (virtio 1.2, 5.1): the card as a [`Nic`]. Negotiation and configuration are here; packets go through
-//! [`tx`] and [`rx`], commands through [`control`].
+//! `tx` and `rx`, commands through `control`.
 
 mod control;
 pub mod header;
