@@ -1,6 +1,7 @@
 //! The program's registers, and entering ring 3 with them.
 
 use alloc::boxed::Box;
+use core::mem::ManuallyDrop;
 
 use crate::arch;
 
@@ -65,11 +66,22 @@ pub enum Trap {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InvalidFpState;
 
-/// One thread's state in user mode.
+/// One thread's state in user mode. Make it anywhere; from its first [`UserContext::run`] on it belongs to the task
+/// that ran it, and use by another one panics.
 pub struct UserContext {
     /// The general registers.
     pub regs: Registers,
-    pub(crate) hw: Box<arch::HwState>,
+    pub(crate) hw: ManuallyDrop<Box<arch::HwState>>,
+}
+
+impl Drop for UserContext {
+    fn drop(&mut self) {
+        if self.hw.may_drop() {
+            // SAFETY: dropped here only, once.
+            unsafe { ManuallyDrop::drop(&mut self.hw) }
+        }
+        // Else another task's CPU may still write to it: it is leaked.
+    }
 }
 
 impl UserContext {
@@ -77,7 +89,7 @@ impl UserContext {
     pub fn new() -> Self {
         let mut context = Self {
             regs: Registers::default(),
-            hw: arch::HwState::new(),
+            hw: ManuallyDrop::new(arch::HwState::new()),
         };
         context.set_rflags(0);
         context
@@ -87,7 +99,7 @@ impl UserContext {
     pub fn duplicate(&mut self) -> Self {
         Self {
             regs: self.regs,
-            hw: self.hw.duplicate(),
+            hw: ManuallyDrop::new(self.hw.duplicate()),
         }
     }
 

@@ -299,4 +299,20 @@ pub fn speed() {
         "  {} ns for a small heap object",
         (time::now_ns() - start) / 10_000
     );
+    // A page fault: the program touches a page, gets a new frame, and goes on.
+    let mut context = started_at(COUNT_FOREVER);
+    let start = time::now_ns();
+    for i in 0..500 {
+        let page = 0x7000_0000 + i * 0x1000;
+        context.regs.rdi = page as u64;
+        // The emulator reads before it writes, so the error code may be either.
+        assert!(
+            matches!(run(&mut context), Trap::Exception { vector: 14, addr, .. } if addr == page)
+        );
+        assert_eq!(space().map(page, frame(), Prot::RW), Ok(()));
+    }
+    machine::println!("  {} ns a page fault", (time::now_ns() - start) / 500);
+    let start = time::now_ns();
+    space().unmap(0x7000_0000..0x7020_0000, &mut |_, frame, _| drop(frame));
+    machine::println!("  {} ns to unmap a page", (time::now_ns() - start) / 500);
 }

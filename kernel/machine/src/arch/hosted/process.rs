@@ -139,6 +139,10 @@ impl HwState {
         state
     }
 
+    pub(crate) fn may_drop(&self) -> bool {
+        true
+    }
+
     pub(crate) fn duplicate(&mut self) -> Box<Self> {
         Box::new(Self { ..*self })
     }

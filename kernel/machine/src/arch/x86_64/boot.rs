@@ -174,6 +174,8 @@ boot_pml4:      .skip 4096
 boot_pdpt_low:  .skip 4096
 boot_pdpt_high: .skip 4096
 boot_pd:        .skip 4096
+    .global boot_guard
+boot_guard:     .skip 4096      /* the full tables leave it unmapped */
 boot_stack:     .skip 65536
 boot_stack_top:
     .text

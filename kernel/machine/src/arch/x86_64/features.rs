@@ -93,9 +93,10 @@ pub(super) fn detect() {
     );
     if has_xsave() {
         let [low, _, _, high] = cpuid(13, 0);
-        // x87, SSE, AVX, the three of AVX-512, PKRU. Not AMX (needs arch_prctl), not the supervisor states.
+        // x87, SSE, AVX, the three of AVX-512. Not AMX (needs arch_prctl) nor PKRU (protection keys are off), not the
+        // supervisor states.
         let supported = u64::from(high) << 32 | u64::from(low);
-        let mut mask = supported & 0x2e7;
+        let mut mask = supported & 0xe7;
         if mask & 0xe0 != 0xe0 || mask & 4 == 0 {
             mask &= !0xe0;
         }

@@ -44,6 +44,7 @@ unsafe extern "C" {
     static text_end: u8;
     static data_start: u8;
     static kernel_end: u8;
+    static boot_guard: u8;
 }
 
 /// Physical address of a symbol of the image.
@@ -183,7 +184,10 @@ pub(super) unsafe fn build(memory: &[MemoryRegion], pages: &mut TablePages) {
         } else {
             rw
         };
-        *entry(table, va >> 12 & 511) = (va - KERNEL_BASE) as u64 | rights;
+        // The page below the boot stack: running over it must not go unnoticed.
+        if va != (&raw const boot_guard) as usize {
+            *entry(table, va >> 12 & 511) = (va - KERNEL_BASE) as u64 | rights;
+        }
         va += PAGE_SIZE;
     }
     // The area's top entry must exist before any address space copies the kernel's half.

@@ -112,11 +112,13 @@ trap_paranoid:
     cld
     CLAC
     xor ebx, ebx
+    test byte ptr [rsp + 144], 3    /* from ring 3 it is the program's, whatever it holds */
+    jnz 3f
     mov ecx, 0xc0000101
     rdmsr
     test edx, edx
     js 2f
-    swapgs
+3:  swapgs
     inc ebx
 2:  mov rdi, rsp
     call {kernel_trap}

@@ -13,6 +13,7 @@ use core::sync::atomic::Ordering::Relaxed;
 use super::features::{has_fsgsbase, has_xsave, has_xsaveopt, xcr0, xsave_size};
 use super::io::{irq_disable, irq_restore, msr, read_cr2, wrmsr};
 use super::percpu::{USER_CODE, USER_DATA, block};
+use super::task::Task;
 use super::trap::{enter_user, interrupt_from_user};
 use crate::context::{InvalidFpState, Registers, SYSCALL_VECTOR, Trap, UserContext};
 use crate::user::USER_END;
@@ -61,6 +62,9 @@ pub(crate) struct HwState {
     gs: usize,
     /// CPU whose registers held this state last, unchanged in memory since.
     cpu: u32,
+    /// The task that runs it, from the first time on: its CPU may hold the state in registers at any time, so nobody
+    /// else may touch it. Only compared.
+    task: *const Task,
     area: Area,
 }
 
@@ -78,14 +82,25 @@ impl HwState {
             fs: 0,
             gs: 0,
             cpu: NOWHERE,
+            task: core::ptr::null(),
             area: Area::new(),
         });
         state.reset_fp();
         state
     }
 
+    /// Panics unless the state is the current task's, or nobody's yet.
+    fn check_task(&self) {
+        let current = block().current.load(Relaxed).cast_const();
+        assert!(
+            self.task.is_null() || core::ptr::eq(self.task, current),
+            "a user context was touched by a task that does not run it"
+        );
+    }
+
     /// Brings the state to memory, and makes memory the only place that has it.
     fn own(&mut self) {
+        self.check_task();
         let on = irq_disable();
         let block = block();
         if core::ptr::eq(block.hw_live.load(Relaxed), self) {
@@ -99,6 +114,7 @@ impl HwState {
 
     /// Brings the state to memory; the registers keep it.
     fn sync(&mut self) {
+        self.check_task();
         let on = irq_disable();
         if core::ptr::eq(block().hw_live.load(Relaxed), self) {
             // SAFETY: the live state of this CPU is this one.
@@ -155,12 +171,18 @@ impl HwState {
         }
     }
 
+    /// Whether no other task's CPU can have this state in its registers.
+    pub(crate) fn may_drop(&self) -> bool {
+        self.task.is_null() || core::ptr::eq(self.task, block().current.load(Relaxed))
+    }
+
     pub(crate) fn duplicate(&mut self) -> Box<Self> {
         self.sync();
         let mut copy = Box::new(Self {
             fs: self.fs,
             gs: self.gs,
             cpu: NOWHERE,
+            task: core::ptr::null(),
             area: Area::new(),
         });
         copy.area.bytes_mut().copy_from_slice(self.area.bytes());
@@ -280,12 +302,10 @@ pub(crate) fn run_user(context: &mut UserContext) -> Trap {
         irq_restore(true);
         return Trap::Interrupt;
     }
-    let hw: *mut HwState = &mut *context.hw;
+    let hw: *mut HwState = &mut **context.hw;
+    context.hw.check_task();
+    context.hw.task = block.current.load(Relaxed);
     if block.hw_live.load(Relaxed) != hw {
-        debug_assert!(
-            block.hw_live.load(Relaxed).is_null(),
-            "one task runs two user contexts"
-        );
         save_live();
         // SAFETY: interrupts are off, and what was live has been saved.
         unsafe {
