@@ -13,6 +13,7 @@ mod disk;
 mod ending;
 mod files;
 mod log;
+mod network;
 mod start;
 
 pub use start::StartError;

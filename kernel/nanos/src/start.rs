@@ -9,7 +9,7 @@ use linux::StartOptions;
 use machine::boot::BootInfo;
 use manifest::Manifest;
 
-use crate::{console, disk, ending, files, log};
+use crate::{console, disk, ending, files, log, network};
 
 /// Why the program could not be started.
 #[derive(Debug)]
@@ -81,6 +81,7 @@ fn start(boot: &'static BootInfo) -> Result<(), StartError> {
     name_machine(&manifest);
     let namespace = files::mount(disk.root, &manifest)?;
     gather_entropy(&devices);
+    network::start(&manifest, &devices.nics);
     console::start(devices.uart.clone());
     ending::prepare(&manifest, namespace.clone());
     if let Some(power) = &devices.power {
