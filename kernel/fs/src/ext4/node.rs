@@ -24,7 +24,7 @@ use crate::{
 };
 
 /// Directory entries taken from the volume at a time.
-const READDIR_BATCH: usize = 128;
+const READDIR_BATCH: usize = 512;
 
 /// What memory knows of an inode.
 pub struct Node {

@@ -1,4 +1,5 @@
 //! An ext4 volume on a disk in memory, and e2fsck as its judge.
+#![allow(dead_code, reason = "each test uses a part")]
 
 use std::{
     process::Command,
