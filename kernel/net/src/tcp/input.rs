@@ -447,7 +447,7 @@ impl Tcb {
         let window = u32::from(segment.window) << self.snd_wscale;
         if seq::gt(segment.ack, self.snd_una)
             || seq::gt(segment.seq, self.snd_wl1)
-            || segment.seq == self.snd_wl1 && window > self.snd_wnd
+            || segment.seq == self.snd_wl1 && (window > self.snd_wnd || window == 0)
         {
             self.snd_wl1 = segment.seq;
             self.snd_wnd = window;

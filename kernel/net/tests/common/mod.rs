@@ -2,6 +2,8 @@
 //! and delay by a seeded generator, and cards that may offload checksums and segmentation as virtio-net does.
 #![allow(dead_code, reason = "each test uses a part")]
 
+pub mod script;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
