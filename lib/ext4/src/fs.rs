@@ -23,6 +23,8 @@ const AHEAD_RUNS: usize = 4;
 pub struct Ext4<D> {
     pub(crate) device: D,
     pub(crate) sb: Super,
+    /// Blocks that are the file system's own.
+    pub(crate) overhead: u64,
     pub(crate) cache: Cache,
     pub(crate) clock: Clock,
     pub(crate) random: u64,
@@ -74,6 +76,7 @@ impl<D: BlockDevice> Ext4<D> {
         Ext4 {
             cache: Cache::new(sb.block_size as usize, cache_blocks.max(64)),
             device,
+            overhead: sb.overhead(),
             sb,
             clock,
             random: seed | 1,
@@ -162,14 +165,17 @@ impl<D: BlockDevice> Ext4<D> {
             data.copy_from_slice(held);
             return Ok(true);
         }
-        let count = (self.sb.blocks - nr).min(AHEAD_BLOCKS);
+        // Aligned, so that a device that reads clusters of its own is asked for one.
+        let start = nr - nr % AHEAD_BLOCKS;
+        let count = (self.sb.blocks - start).min(AHEAD_BLOCKS);
         let mut bytes = alloc::vec![0; count as usize * size].into_boxed_slice();
-        self.device.read(nr * size as u64, &mut bytes)?;
-        data.copy_from_slice(&bytes[..size]);
+        self.device.read(start * size as u64, &mut bytes)?;
+        let at = (nr - start) as usize * size;
+        data.copy_from_slice(&bytes[at..at + size]);
         if self.ahead.len() >= AHEAD_RUNS {
             self.ahead.remove(0);
         }
-        self.ahead.push((nr, bytes));
+        self.ahead.push((start, bytes));
         Ok(true)
     }
 

@@ -300,11 +300,9 @@ impl<D: BlockDevice> Ext4<D> {
             return Ok(());
         }
         let first = table + u64::from(index);
+        let most = (READ_AHEAD - first % READ_AHEAD).min(u64::from(used - index));
         let mut count = 1;
-        while count < READ_AHEAD.min(u64::from(used - index))
-            && self.cache.find(first + count).is_none()
-            && self.overlay.is_empty()
-        {
+        while count < most && self.cache.find(first + count).is_none() && self.overlay.is_empty() {
             count += 1;
         }
         if count == 1 {
@@ -369,5 +367,64 @@ impl<D: BlockDevice> Ext4<D> {
         node.store(&self.sb, raw);
         *self.changed.entry(node.ino).or_insert(false) |= !times_only;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{MemDevice, MkfsOptions, MountOptions, mkfs};
+
+    #[test]
+    fn fields_survive_the_disk() {
+        let device = MemDevice::new(32 << 20);
+        mkfs(
+            &device,
+            &MkfsOptions::new(32 << 20, [1; 16], [2; 16], Timestamp::from_secs(1)),
+        )
+        .unwrap();
+        let fs = Ext4::mount(device, MountOptions::read_only()).unwrap();
+        let mut node = Node {
+            ino: 12,
+            mode: 0o104755,
+            uid: 0x1234_5678,
+            gid: 0x9abc_def0,
+            size: 0x7fff_ffff_ffff_ffff,
+            nlink: 65_000,
+            blocks: (1 << 48) - 1,
+            atime: Timestamp { sec: -1, nsec: 1 },
+            mtime: Timestamp {
+                sec: 1 << 33,
+                nsec: 999_999_999,
+            },
+            ctime: Timestamp { sec: 5, nsec: 6 },
+            crtime: Timestamp { sec: 7, nsec: 8 },
+            dtime: 9,
+            flags: flag::EXTENTS,
+            generation: 0xdead_beef,
+            acl_block: 0xffff_1234_5678,
+            block: core::array::from_fn(|at| at as u8),
+            extra_isize: 32,
+        };
+        let mut raw = [0x55; 256];
+        node.store(&fs.sb, &mut raw);
+        let back = Node::parse(&fs.sb, 12, &raw).unwrap();
+        back.verify(&fs.sb, &raw).unwrap();
+        assert_eq!(alloc::format!("{node:?}"), alloc::format!("{back:?}"));
+        // Every byte counts, those behind the fields too.
+        for at in 0..256 {
+            let mut broken = raw;
+            broken[at] ^= 1;
+            let sound =
+                Node::parse(&fs.sb, 12, &broken).and_then(|node| node.verify(&fs.sb, &broken));
+            assert!(sound.is_err(), "byte {at}");
+        }
+        // Device numbers: the old form where it suffices, the new one else.
+        node.block = [0; 60];
+        put32(&mut node.block, 0, 0x0801);
+        assert_eq!(node.rdev(), 0x801);
+        node.block = [0; 60];
+        put32(&mut node.block, 4, 0x1234_5678);
+        assert_eq!(node.rdev(), 0x1234_5678);
     }
 }

@@ -190,7 +190,6 @@ impl Plan {
         }
         let block_size = u64::from(options.block_size);
         let first_data = u64::from(options.block_size == 1024);
-        let per_group = block_size * 8;
         let mut blocks = options.size / block_size;
         if blocks < 64 {
             return Err(Error::NoSpace);
@@ -201,7 +200,7 @@ impl Plan {
             let last = sb.groups - 1;
             // A last group that can hardly hold its own copy of the descriptors is not worth having.
             if last > 0 && sb.blocks_in_group(last) < sb.super_overhead(last) + 50 {
-                blocks = first_data + u64::from(last) * per_group;
+                blocks = first_data + u64::from(last) * u64::from(sb.blocks_per_group);
                 continue;
             }
             return Plan::place(sb, raw, options);
@@ -284,22 +283,31 @@ fn raw_super(options: &MkfsOptions, blocks: u64) -> Result<[u8; SUPER_SIZE]> {
     let block_size = options.block_size;
     let log_block = block_size.trailing_zeros() - 10;
     let first_data = u64::from(block_size == 1024);
-    let per_group = block_size * 8;
-    let groups = (blocks - first_data).div_ceil(u64::from(per_group));
+    let bits = u64::from(block_size) * 8;
     let wanted = options
         .inodes
-        .map_or(blocks * u64::from(block_size) / 16384, u64::from);
+        .map_or(blocks * u64::from(block_size) / 16384, u64::from)
+        .max(u64::from(FIRST_INODE) + 5);
     let per_block = u64::from(block_size) / INODE_SIZE as u64;
     // Whole table blocks, and a multiple of eight for the bitmap's checksum.
     let unit = per_block.max(8);
-    let per_group_inodes = wanted
-        .max(u64::from(FIRST_INODE) + 5)
-        .div_ceil(groups)
-        .next_multiple_of(unit)
-        .max(unit * 16u64.div_ceil(unit));
-    if per_group_inodes > u64::from(per_group) || groups * per_group_inodes > u64::from(u32::MAX) {
+    let mut per_group = bits;
+    let (groups, per_group_inodes) = loop {
+        let groups = (blocks - first_data).div_ceil(per_group);
+        let inodes = wanted.div_ceil(groups).next_multiple_of(unit).max(16);
+        if inodes <= bits {
+            break (groups, inodes);
+        }
+        // One bitmap block cannot count so many inodes: more, smaller groups.
+        per_group = ((blocks - first_data) / (groups + 1)) & !7;
+        if per_group < 256 {
+            return Err(Error::NoSpace);
+        }
+    };
+    if groups * per_group_inodes > u64::from(u32::MAX) {
         return Err(Error::Invalid);
     }
+    let per_group = per_group as u32;
     let reserved = blocks * u64::from(options.reserved_percent) / 100;
     put32(&mut raw, 0, (groups * per_group_inodes) as u32);
     put32(&mut raw, 4, blocks as u32);

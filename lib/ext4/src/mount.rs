@@ -137,14 +137,9 @@ impl<D: BlockDevice> Ext4<D> {
     /// Usage of the volume.
     pub fn statfs(&self) -> StatFs {
         let sb = &self.sb;
-        let overhead = u64::from(sb.groups) * (u64::from(sb.itable_blocks()) + 2)
-            + (0..sb.groups.min(4096))
-                .map(|number| u64::from(sb.super_overhead(number)))
-                .sum::<u64>()
-            + u64::from(sb.first_data_block);
         StatFs {
             block_size: sb.block_size,
-            blocks: sb.blocks.saturating_sub(overhead),
+            blocks: sb.blocks.saturating_sub(self.overhead),
             free_blocks: sb.live.free_blocks,
             available_blocks: sb.live.free_blocks.saturating_sub(sb.reserved_blocks),
             inodes: u64::from(sb.inodes),

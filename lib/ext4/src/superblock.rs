@@ -375,6 +375,46 @@ impl Super {
         1 + gdt + self.reserved_gdt_blocks
     }
 
+    /// Blocks that the file system itself takes, without the journal: superblock copies, descriptors, bitmaps, tables.
+    pub(crate) fn overhead(&self) -> u64 {
+        let own = u64::from(self.itable_blocks()) + 2;
+        let sparse =
+            self.ro_compat & ro_compat::SPARSE_SUPER != 0 && self.incompat & incompat::META_BG == 0;
+        let copies: u64 = if sparse {
+            // Group 0 and 1 and the powers of 3, 5 and 7 are the only ones to ask.
+            let powers = [3u64, 5, 7].into_iter().flat_map(|base| {
+                core::iter::successors(Some(base), move |power| power.checked_mul(base))
+                    .take_while(|&power| power < u64::from(self.groups))
+            });
+            let others = self
+                .backup_groups
+                .into_iter()
+                .map(u64::from)
+                .filter(|&group| group > 1);
+            let listed = if self.compat & compat::SPARSE_SUPER2 != 0 {
+                others
+                    .map(|group| group as u32)
+                    .filter(|&group| group < self.groups)
+                    .map(|group| u64::from(self.super_overhead(group)))
+                    .sum()
+            } else {
+                powers
+                    .map(|group| u64::from(self.super_overhead(group as u32)))
+                    .sum::<u64>()
+            };
+            let first: u64 = (0..self.groups.min(2))
+                .map(|group| u64::from(self.super_overhead(group)))
+                .sum();
+            first + listed
+        } else {
+            // An old layout, and so a small one, or one whose copies are a block or two each: near enough beyond.
+            (0..self.groups.min(4096))
+                .map(|group| u64::from(self.super_overhead(group)))
+                .sum()
+        };
+        u64::from(self.groups) * own + copies + u64::from(self.first_data_block)
+    }
+
     /// Blocks of one group's inode table.
     pub(crate) fn itable_blocks(&self) -> u32 {
         self.inodes_per_group / (self.block_size / self.inode_size as u32)
@@ -420,5 +460,48 @@ impl Super {
             let csum = crc32c(!0, &raw[..1020]);
             put32(raw, 1020, csum);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{MemDevice, MkfsOptions, Timestamp, mkfs};
+    use alloc::vec::Vec;
+
+    fn sample() -> [u8; SUPER_SIZE] {
+        let device = MemDevice::new(32 << 20);
+        let options = MkfsOptions::new(32 << 20, [1; 16], [2; 16], Timestamp::from_secs(1));
+        mkfs(&device, &options).unwrap();
+        let mut raw = [0; SUPER_SIZE];
+        raw.copy_from_slice(&device.into_vec()[1024..2048]);
+        raw
+    }
+
+    #[test]
+    fn copies_lie_where_the_format_says() {
+        let mut sb = Super::parse(&sample(), 32 << 20).unwrap();
+        sb.groups = 400;
+        let has: Vec<u32> = (0..400).filter(|&group| sb.has_super(group)).collect();
+        assert_eq!(has, [0, 1, 3, 5, 7, 9, 25, 27, 49, 81, 125, 243, 343]);
+        let slow: u64 = (0..sb.groups)
+            .map(|group| u64::from(sb.super_overhead(group)))
+            .sum();
+        assert_eq!(
+            sb.overhead(),
+            slow + 400 * (u64::from(sb.itable_blocks()) + 2)
+        );
+    }
+
+    #[test]
+    fn any_changed_byte_is_noticed() {
+        let raw = sample();
+        for at in 0..SUPER_SIZE {
+            let mut broken = raw;
+            broken[at] ^= 0x10;
+            assert!(Super::parse(&broken, 32 << 20).is_err(), "byte {at}");
+        }
+        assert!(Super::parse(&raw, (32 << 20) - 1).is_err());
+        assert!(Super::parse(&raw[..100], 32 << 20).is_err());
     }
 }

@@ -46,6 +46,34 @@ fn empty_volumes_are_clean() {
 }
 
 #[test]
+fn more_inodes_than_a_bitmap_counts() {
+    for (size, inodes, block_size) in [
+        (64u64 << 20, 100_000, 4096),
+        (200 << 20, 150_000, 4096),
+        (40 << 20, 40_000, 1024),
+    ] {
+        let folder = TempDir::new();
+        let path = folder.join("image");
+        let device = file_device(&path, size);
+        let made = MkfsOptions {
+            inodes: Some(inodes),
+            block_size,
+            ..options(size)
+        };
+        mkfs(&device, &made).unwrap();
+        fsck(&path);
+        let mut fs = Ext4::mount(device, MountOptions::bulk(NOW)).unwrap();
+        assert!(fs.statfs().inodes >= u64::from(inodes));
+        for n in 0..inodes - 100 {
+            fs.create(ROOT_INO, format!("{n}").as_bytes(), &file())
+                .unwrap();
+        }
+        fs.unmount().unwrap();
+        fsck(&path);
+    }
+}
+
+#[test]
 fn mkfs_is_deterministic_and_checks_its_options() {
     let make = |fill: u8| {
         let device = MemDevice::from_vec(vec![fill; 32 << 20]);

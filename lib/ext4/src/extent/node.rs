@@ -185,3 +185,58 @@ pub(crate) fn search(node: &[u8], target: u32) -> Option<usize> {
     }
     low.checked_sub(1)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ext(logical: u32, len: u32, physical: u64, unwritten: bool) -> Ext {
+        Ext {
+            logical,
+            len,
+            physical,
+            unwritten,
+        }
+    }
+
+    #[test]
+    fn entries_keep_their_fields() {
+        let mut block = [0; 60];
+        init_root(&mut block);
+        let all = [
+            ext(0, 32_768, 1, false),
+            ext(40_000, 32_767, 0xffff_1234_5678, true),
+            ext(u32::MAX - 1, 1, 7, false),
+        ];
+        for (at, one) in all.iter().enumerate() {
+            open_gap(&mut block, at);
+            set_extent(&mut block, at, one);
+        }
+        for (at, one) in all.iter().enumerate() {
+            assert_eq!(extent(&block, at), *one);
+        }
+        assert_eq!((count(&block), max(&block), is_full(&block)), (3, 4, false));
+        assert_eq!(search(&block, 39_999), Some(0));
+        assert_eq!(search(&block, 40_000), Some(1));
+        assert_eq!(search(&block, u32::MAX), Some(2));
+        remove(&mut block, 0);
+        assert_eq!(search(&block, 39_999), None);
+        assert_eq!(extent(&block, 0), all[1]);
+    }
+
+    #[test]
+    fn only_neighbours_of_one_state_join() {
+        let first = ext(10, 5, 100, false);
+        assert_eq!(
+            first.joined(&ext(15, 2, 105, false)),
+            Some(ext(10, 7, 100, false))
+        );
+        assert_eq!(first.joined(&ext(15, 2, 105, true)), None);
+        assert_eq!(first.joined(&ext(16, 2, 105, false)), None);
+        assert_eq!(first.joined(&ext(15, 2, 106, false)), None);
+        // A written extent holds one block more than an unwritten one.
+        let long = |unwritten| ext(0, 32_767, 100, unwritten);
+        assert!(long(false).joined(&ext(32_767, 1, 32_867, false)).is_some());
+        assert_eq!(long(true).joined(&ext(32_767, 1, 32_867, true)), None);
+    }
+}
