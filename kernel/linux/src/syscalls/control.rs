@@ -296,8 +296,7 @@ pub fn sys_ioctl(ctx: &mut Ctx<'_>, fd: i32, request: u32, arg: usize) -> Result
         FIONBIO => switch(OpenFlags::NONBLOCK),
         FIOASYNC => switch(OpenFlags::ASYNC),
         FIONREAD
-            if file.metadata()?.file_type == fs::FileType::Regular
-                && file.file().seekable() =>
+            if file.metadata()?.file_type == fs::FileType::Regular && file.file().seekable() =>
         {
             let size = file.metadata()?.size;
             let left = size.saturating_sub(file.offset());

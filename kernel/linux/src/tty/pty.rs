@@ -35,7 +35,7 @@ const OUTPUT_LIMIT: usize = 65536;
 const MAX_PTYS: u32 = 4096;
 
 /// The major number of `/dev/pts/*` (`UNIX98_PTY_SLAVE_MAJOR`).
-const SLAVE_MAJOR: u32 = 136;
+pub const SLAVE_MAJOR: u32 = 136;
 
 static PTYS: SpinLock<BTreeMap<u32, Weak<Pty>>> = SpinLock::new(BTreeMap::new());
 

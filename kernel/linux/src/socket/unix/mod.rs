@@ -170,6 +170,21 @@ impl UnixSocket {
         own.map_or(UnixAddr::Unnamed, |binding| binding.addr.clone())
     }
 
+    /// What `/proc/net/unix` shows of it.
+    fn row(&self) -> names::Row {
+        use alloc::string::String;
+        let lossy = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        names::Row {
+            name: match self.name() {
+                UnixAddr::Unnamed => String::new(),
+                UnixAddr::Path(path) => lossy(&path),
+                UnixAddr::Abstract(name) => alloc::format!("@{}", lossy(&name)),
+            },
+            kind: self.kind as i32,
+            listening: self.is_listening(),
+        }
+    }
+
     fn take_pending_error(&self) -> Result<()> {
         match self.error.lock().take() {
             Some(error) => Err(error),

@@ -109,3 +109,19 @@ pub fn find_abstract(name: &[u8]) -> Option<Arc<UnixSocket>> {
 pub fn find_inode(key: InodeKey) -> Option<Arc<UnixSocket>> {
     BOUND.lock().get(&Key::Inode(key))?.upgrade()
 }
+
+/// A bound socket, for `/proc/net/unix`.
+pub struct Row {
+    /// The name; an abstract one begins with `@`.
+    pub name: alloc::string::String,
+    /// `SOCK_*`.
+    pub kind: i32,
+    /// Whether it accepts connections.
+    pub listening: bool,
+}
+
+/// All bound sockets.
+pub fn all() -> Vec<Row> {
+    let sockets: Vec<Arc<UnixSocket>> = BOUND.lock().values().filter_map(Weak::upgrade).collect();
+    sockets.iter().map(|socket| socket.row()).collect()
+}
