@@ -13,7 +13,8 @@ const TICK_SHIFT: u32 = 20;
 pub(crate) struct Wheel<T> {
     /// The next tick to run.
     tick: u64,
-    slots: [[Vec<(u64, T)>; SLOTS]; LEVELS],
+    /// By level. On the heap: a kernel stack has no room for them.
+    slots: Vec<[Vec<(u64, T)>; SLOTS]>,
     /// One bit for each slot that is not empty.
     used: [u64; LEVELS],
 }
@@ -22,7 +23,7 @@ impl<T> Wheel<T> {
     pub fn new(now_ns: u64) -> Self {
         Wheel {
             tick: now_ns >> TICK_SHIFT,
-            slots: core::array::from_fn(|_| core::array::from_fn(|_| Vec::new())),
+            slots: (0..LEVELS).map(|_| core::array::from_fn(|_| Vec::new())).collect(),
             used: [0; LEVELS],
         }
     }
