@@ -173,50 +173,66 @@ impl Queue {
     /// the chain's head, which names it until it is taken back, or `None` when there are too few free descriptors.
     /// The device sees it after the next [`Queue::publish`].
     pub fn add(&mut self, pieces: &[Piece]) -> Option<u16> {
-        if pieces.is_empty() || pieces.len() > self.free.len() || self.broken {
+        self.add_chain(pieces.len(), pieces.iter().copied())
+    }
+
+    /// As [`Queue::add`], of `count` pieces that are made as they are needed; there must be that many.
+    pub fn add_chain(&mut self, count: usize, pieces: impl Iterator<Item = Piece>) -> Option<u16> {
+        if count == 0 || count > self.free.len() || self.broken {
             return None;
         }
         let head = self.free[self.free.len() - 1];
         let mut index = head;
-        for (i, piece) in pieces.iter().enumerate() {
+        for (i, piece) in pieces.take(count).enumerate() {
             self.free.pop();
             let mut flags = if piece.device_writes { FLAG_WRITE } else { 0 };
             let mut next = 0;
-            if i + 1 < pieces.len() {
+            if i + 1 < count {
                 flags |= FLAG_NEXT;
                 next = self.free[self.free.len() - 1];
             }
             write_descriptor(
                 &self.memory,
                 usize::from(index) * DESCRIPTOR_LEN,
-                piece,
+                &piece,
                 flags,
                 next,
             );
             self.next[usize::from(index)] = next;
             index = next;
         }
-        self.offer(head, pieces.len() as u16);
+        self.offer(head, count as u16);
         Some(head)
     }
 
     /// Adds a chain whose descriptors lie in `table` from byte `at` on, using one descriptor of the queue's own. The
     /// device must have accepted indirect descriptors, and nobody may change the table until the chain is taken back.
     pub fn add_indirect(&mut self, table: &DmaBuffer, at: usize, pieces: &[Piece]) -> Option<u16> {
-        if pieces.is_empty() || self.broken {
+        self.add_indirect_chain(table, at, pieces.len(), pieces.iter().copied())
+    }
+
+    /// As [`Queue::add_indirect`], of `count` pieces that are made as they are needed; there must be that many.
+    pub fn add_indirect_chain(
+        &mut self,
+        table: &DmaBuffer,
+        at: usize,
+        count: usize,
+        pieces: impl Iterator<Item = Piece>,
+    ) -> Option<u16> {
+        if count == 0 || self.broken {
             return None;
         }
         let head = self.free.pop()?;
-        for (i, piece) in pieces.iter().enumerate() {
-            let last = i + 1 == pieces.len();
+        for (i, piece) in pieces.take(count).enumerate() {
+            let last = i + 1 == count;
             let mut flags = if piece.device_writes { FLAG_WRITE } else { 0 };
             flags |= if last { 0 } else { FLAG_NEXT };
             let next = if last { 0 } else { (i + 1) as u16 };
-            write_descriptor(table, at + i * DESCRIPTOR_LEN, piece, flags, next);
+            write_descriptor(table, at + i * DESCRIPTOR_LEN, &piece, flags, next);
         }
         let whole = Piece {
             address: table.phys() + at as u64,
-            len: (pieces.len() * DESCRIPTOR_LEN) as u32,
+            len: (count * DESCRIPTOR_LEN) as u32,
             device_writes: false,
         };
         write_descriptor(

@@ -11,19 +11,19 @@ use core::sync::atomic::{AtomicBool, Ordering};
 use machine::{
     dma::DmaBuffer,
     mem::PAGE_SIZE,
-    sync::{IrqLock, SpinLock},
+    sync::{IrqGuard, IrqLock, SpinLock},
 };
 use sched::{SpawnOptions, WaitQueue};
 
 use super::{
     Config, GONE,
-    request::{Command, MOST_PIECES, Pieces, Prepared, Transfer},
+    request::{Command, MOST_PIECES, Prepared, Rules},
 };
 use crate::{
     IoError,
     block::{Done, Operation, Outcome, Request, Segment},
     virtio::{
-        queue::{DESCRIPTOR_LEN, Queue},
+        queue::{DESCRIPTOR_LEN, Piece, Queue},
         slots::SlotMemory,
         transport::Notifier,
     },
@@ -79,8 +79,6 @@ struct State {
     free: Vec<u8>,
     /// The slot of the chain that starts at a descriptor.
     slot_of: Vec<u8>,
-    /// Added chains that the device was not told of.
-    unpublished: bool,
     /// How many slots are in state `ToCall`.
     to_call: usize,
     requests: u64,
@@ -102,8 +100,7 @@ pub(super) struct BlkQueue {
     notifier: Notifier,
     indirect: bool,
     max_segments: usize,
-    max_piece: u32,
-    zeroes_may_unmap: bool,
+    rules: Rules,
 }
 
 impl BlkQueue {
@@ -130,7 +127,6 @@ impl BlkQueue {
             slots,
             free: Vec::with_capacity(depth),
             slot_of: alloc::vec![0; size],
-            unpublished: false,
             to_call: 0,
             requests: 0,
             kicks: 0,
@@ -147,8 +143,10 @@ impl BlkQueue {
             notifier,
             indirect,
             max_segments: most.min(config.max_segments as usize),
-            max_piece: config.max_segment_len,
-            zeroes_may_unmap: config.zeroes_may_unmap,
+            rules: Rules {
+                max_piece: config.max_segment_len,
+                zeroes_may_unmap: config.zeroes_may_unmap,
+            },
         }
     }
 
@@ -177,22 +175,16 @@ impl BlkQueue {
 
     fn run(&self, command: Command, sector: u64, segments: &[Segment]) -> Outcome {
         // Prepared before the lock is taken: no allocation with interrupts off.
-        let mut held = Some(Prepared::new(
-            command,
-            sector,
-            segments,
-            self.zeroes_may_unmap,
-        )?);
+        let mut held = Some(Prepared::new(command, sector, segments, self.rules)?);
         let begin = || {
-            self.make_slots();
-            let mut state = self.state.lock();
-            let prepared = held.as_ref()?;
-            match self.add(&mut state, prepared) {
+            let (mut state, added) = self.add_with_room(held.as_ref()?);
+            match added {
                 Added::Slot(slot) => {
                     state.slots[usize::from(slot)] = held.take().map_or(Slot::Free, Slot::Waited);
+                    self.tell(state);
                     Some(Ok(slot))
                 }
-                Added::NoRoom => None,
+                Added::NoRoom | Added::NoSlot => None,
                 Added::Failed(error) => Some(Err(error)),
             }
         };
@@ -203,7 +195,6 @@ impl BlkQueue {
                 return Err(error);
             }
         };
-        self.kick();
         let (outcome, prepared) = self.waits[slot].wait(|| {
             let mut state = self.state.lock();
             match core::mem::replace(&mut state.slots[slot], Slot::Free) {
@@ -233,12 +224,7 @@ impl BlkQueue {
     pub(super) fn submit(self: &Arc<Self>, request: Request) {
         self.start_caller();
         let command = Command::Operation(request.op);
-        let called = match Prepared::new(
-            command,
-            request.sector,
-            &request.segments,
-            self.zeroes_may_unmap,
-        ) {
+        let called = match Prepared::new(command, request.sector, &request.segments, self.rules) {
             Ok(prepared) => Called {
                 prepared,
                 done: request.done,
@@ -268,48 +254,53 @@ impl BlkQueue {
 
     /// Tells the device of what was added, if it wants to be told.
     pub(super) fn kick(&self) {
-        let wanted = {
-            let mut state = self.state.lock();
-            if !core::mem::take(&mut state.unpublished) {
-                return;
-            }
-            let wanted = state.ring.publish();
-            state.kicks += u64::from(wanted);
-            wanted
-        };
+        self.tell(self.state.lock());
+    }
+
+    fn tell(&self, mut state: IrqGuard<'_, State>) {
+        let wanted = state.ring.publish();
+        state.kicks += u64::from(wanted);
+        drop(state);
         if wanted {
             self.notifier.notify();
         }
     }
 
-    /// If all slots are taken and there may be more, makes more.
-    fn make_slots(&self) {
-        let wanted = {
-            let state = self.state.lock();
-            state.free.is_empty() && state.memory.len() < self.depth()
-        };
+    /// Adds a request, after making slots if there may be more of them.
+    fn add_with_room(&self, request: &Prepared) -> (IrqGuard<'_, State>, Added) {
+        let mut state = self.state.lock();
+        let added = self.add(&mut state, request);
+        if !matches!(added, Added::NoSlot) || state.memory.len() >= self.depth() {
+            return (state, added);
+        }
+        drop(state);
         // Allocated without the lock: it may take a while.
-        if wanted && let Ok(page) = DmaBuffer::new(PAGE_SIZE) {
-            let mut state = self.state.lock();
-            let from = state.memory.len();
-            if from < self.depth() {
+        let page = DmaBuffer::new(PAGE_SIZE);
+        let mut state = self.state.lock();
+        let from = state.memory.len();
+        match page {
+            Ok(page) if from < self.depth() => {
                 state.memory.grow(page);
                 let to = state.memory.len().min(self.depth());
                 state.free.extend((from as u8..to as u8).rev());
             }
+            Err(_) if from == 0 => return (state, Added::Failed(IoError::NoMemory)),
+            // Others have made room, or what there is has to do.
+            _ => {}
         }
+        let added = self.add(&mut state, request);
+        (state, added)
     }
 
     /// Gives a request a slot. Returns it when there is no room (`None`) or it cannot be done (`Some`).
     fn begin(&self, called: Called) -> Result<(), (Called, Option<IoError>)> {
-        self.make_slots();
-        let mut state = self.state.lock();
-        match self.add(&mut state, &called.prepared) {
+        let (mut state, added) = self.add_with_room(&called.prepared);
+        match added {
             Added::Slot(slot) => {
                 state.slots[usize::from(slot)] = Slot::Called(called);
                 Ok(())
             }
-            Added::NoRoom => Err((called, None)),
+            Added::NoRoom | Added::NoSlot => Err((called, None)),
             Added::Failed(error) => Err((called, Some(error))),
         }
     }
@@ -320,11 +311,7 @@ impl BlkQueue {
             return Added::Failed(IoError::Gone);
         }
         let Some(&slot) = state.free.last() else {
-            return if state.memory.len() == 0 {
-                Added::Failed(IoError::NoMemory)
-            } else {
-                Added::NoRoom
-            };
+            return Added::NoSlot;
         };
         let Some((memory, at)) = state.memory.get(slot.into()) else {
             return Added::Failed(IoError::NoMemory);
@@ -338,35 +325,36 @@ impl BlkQueue {
         memory.write64(at + 8, header_sector);
         memory.write8(at + STATUS_AT, NOT_DONE);
         let base = memory.phys() + at as u64;
-        let mut pieces = Pieces::new();
-        pieces.push(base, 16, false);
-        if let Some((sectors, flags)) = request.range {
+        let piece = |offset, len, device_writes| Piece {
+            address: base + offset as u64,
+            len,
+            device_writes,
+        };
+        let range = request.range.map(|(sectors, flags)| {
             memory.write64(at + RANGE_AT, request.sector);
             memory.write32(at + RANGE_AT + 8, sectors);
             memory.write32(at + RANGE_AT + 12, flags);
-            pieces.push(base + RANGE_AT as u64, 16, false);
-        }
-        for transfer in &request.transfers {
-            let (address, len) = (transfer.address(), transfer.len());
-            let device_writes = matches!(transfer, Transfer::In(_));
-            if !pieces.extend_last(address, len, device_writes, self.max_piece) {
-                pieces.push(address, len, device_writes);
-            }
-        }
-        pieces.push(base + STATUS_AT as u64, 1, true);
-        let pieces = pieces.as_slice();
+            piece(RANGE_AT, 16, false)
+        });
+        // `check_request` saw to it that the segments fit into a table.
+        let count = 2 + usize::from(range.is_some()) + request.pieces.len();
+        let pieces = core::iter::once(piece(0, 16, false))
+            .chain(range)
+            .chain(request.pieces.iter().copied())
+            .chain(core::iter::once(piece(STATUS_AT, 1, true)));
         let roomy = state.ring.free_count() > usize::from(state.ring.size()) / 2;
-        let head = if !self.indirect || pieces.len() <= DIRECT_MOST && roomy {
-            state.ring.add(pieces)
+        let head = if !self.indirect || count <= DIRECT_MOST && roomy {
+            state.ring.add_chain(count, pieces)
         } else {
-            state.ring.add_indirect(memory, at + TABLE_AT, pieces)
+            state
+                .ring
+                .add_indirect_chain(memory, at + TABLE_AT, count, pieces)
         };
         let Some(head) = head else {
             return Added::NoRoom;
         };
         state.free.pop();
         state.slot_of[usize::from(head)] = slot;
-        state.unpublished = true;
         state.requests += 1;
         Added::Slot(slot)
     }
@@ -543,8 +531,10 @@ impl State {
 enum Added {
     /// It has this slot.
     Slot(u8),
-    /// There is none now.
+    /// There is none in the ring now.
     NoRoom,
+    /// All slots are taken now.
+    NoSlot,
     /// It cannot be done.
     Failed(IoError),
 }

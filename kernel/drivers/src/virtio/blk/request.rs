@@ -4,6 +4,7 @@
 use alloc::vec::Vec;
 
 use machine::dma::{DmaIn, DmaOut};
+use smallvec::SmallVec;
 
 use crate::{
     IoError,
@@ -32,7 +33,7 @@ pub(super) enum Command {
 }
 
 /// A segment while the device has it.
-pub(super) enum Transfer {
+enum Transfer {
     /// The device writes it.
     In(DmaIn),
     /// The device reads it.
@@ -53,14 +54,14 @@ impl Transfer {
         }
     }
 
-    pub(super) fn address(&self) -> u64 {
+    fn address(&self) -> u64 {
         match self {
             Transfer::In(data) => data.phys(),
             Transfer::Out(data) => data.phys(),
         }
     }
 
-    pub(super) fn len(&self) -> u32 {
+    fn len(&self) -> u32 {
         let len = match self {
             Transfer::In(data) => data.len(),
             Transfer::Out(data) => data.len(),
@@ -68,12 +69,21 @@ impl Transfer {
         len as u32
     }
 
-    pub(super) fn complete(self) {
+    fn complete(self) {
         match self {
             Transfer::In(data) => data.complete(),
             Transfer::Out(data) => data.complete(),
         }
     }
+}
+
+/// What the device's configuration demands of requests.
+#[derive(Clone, Copy)]
+pub(super) struct Rules {
+    /// The longest piece in bytes.
+    pub(super) max_piece: u32,
+    /// Write-zeroes may deallocate.
+    pub(super) zeroes_may_unmap: bool,
 }
 
 /// A request as it is given to the device.
@@ -82,7 +92,9 @@ pub(super) struct Prepared {
     pub(super) sector: u64,
     /// Sectors and flags of a discard or write-zeroes.
     pub(super) range: Option<(u32, u32)>,
-    pub(super) transfers: Vec<Transfer>,
+    transfers: Vec<Transfer>,
+    /// The transfers as descriptors; neighbouring frames share one.
+    pub(super) pieces: SmallVec<[Piece; 2]>,
 }
 
 impl Prepared {
@@ -90,7 +102,7 @@ impl Prepared {
         command: Command,
         sector: u64,
         segments: &[Segment],
-        may_unmap: bool,
+        rules: Rules,
     ) -> Result<Prepared, IoError> {
         let (kind, range) = match command {
             Command::GetId => (kind::GET_ID, None),
@@ -99,13 +111,10 @@ impl Prepared {
                 Operation::Write => (kind::OUT, None),
                 Operation::Flush => (kind::FLUSH, None),
                 Operation::Discard { sectors } => (kind::DISCARD, Some((sectors, 0))),
-                Operation::WriteZeroes {
-                    sectors,
-                    may_unmap: allowed,
-                } => (
-                    kind::WRITE_ZEROES,
-                    Some((sectors, u32::from(may_unmap && allowed))),
-                ),
+                Operation::WriteZeroes { sectors, may_unmap } => {
+                    let flags = u32::from(may_unmap && rules.zeroes_may_unmap);
+                    (kind::WRITE_ZEROES, Some((sectors, flags)))
+                }
             },
         };
         let range = match range {
@@ -120,16 +129,25 @@ impl Prepared {
         transfers
             .try_reserve_exact(segments.len())
             .map_err(|_| IoError::NoMemory)?;
-        transfers.extend(
-            segments
-                .iter()
-                .map(|segment| Transfer::new(segment, device_writes)),
-        );
+        let mut pieces = SmallVec::new();
+        for segment in segments {
+            let transfer = Transfer::new(segment, device_writes);
+            let piece = Piece {
+                address: transfer.address(),
+                len: transfer.len(),
+                device_writes,
+            };
+            if !join(&mut pieces, &piece, rules.max_piece) {
+                pieces.push(piece);
+            }
+            transfers.push(transfer);
+        }
         Ok(Prepared {
             kind,
             sector,
             range,
             transfers,
+            pieces,
         })
     }
 
@@ -139,63 +157,17 @@ impl Prepared {
     }
 }
 
-/// The pieces of a request, at most [`MOST_PIECES`].
-pub(super) struct Pieces {
-    list: [Piece; MOST_PIECES],
-    len: usize,
-}
-
-impl Pieces {
-    pub(super) fn new() -> Pieces {
-        let none = Piece {
-            address: 0,
-            len: 0,
-            device_writes: false,
-        };
-        Pieces {
-            list: [none; MOST_PIECES],
-            len: 0,
+/// Makes the last piece longer if the next follows it in memory.
+fn join(pieces: &mut SmallVec<[Piece; 2]>, next: &Piece, most: u32) -> bool {
+    let Some(last) = pieces.last_mut() else {
+        return false;
+    };
+    let joined = last.len.checked_add(next.len).filter(|&len| len <= most);
+    match joined {
+        Some(len) if last.address + u64::from(last.len) == next.address => {
+            last.len = len;
+            true
         }
-    }
-
-    pub(super) fn push(&mut self, address: u64, len: u32, device_writes: bool) {
-        // Requests have at most MOST_SEGMENTS segments: there is always room.
-        if let Some(place) = self.list.get_mut(self.len) {
-            *place = Piece {
-                address,
-                len,
-                device_writes,
-            };
-            self.len += 1;
-        }
-    }
-
-    /// Makes the last piece longer if `address` follows it, so that neighbouring frames cost one descriptor.
-    pub(super) fn extend_last(
-        &mut self,
-        address: u64,
-        len: u32,
-        device_writes: bool,
-        most: u32,
-    ) -> bool {
-        if self.len < 2 {
-            return false;
-        }
-        let last = &mut self.list[self.len - 1];
-        let joined = last.len.checked_add(len).filter(|&joined| joined <= most);
-        match joined {
-            Some(joined)
-                if last.device_writes == device_writes
-                    && last.address + u64::from(last.len) == address =>
-            {
-                last.len = joined;
-                true
-            }
-            _ => false,
-        }
-    }
-
-    pub(super) fn as_slice(&self) -> &[Piece] {
-        &self.list[..self.len]
+        _ => false,
     }
 }

@@ -286,26 +286,17 @@ impl Nic for VirtioNet {
         self.pairs.len()
     }
 
-    fn transmit(&self, queue: usize, packet: TxPacket) -> Result<(), TxPacket> {
-        let Some((_, tx)) = self.pairs.get(queue) else {
-            return Err(packet);
-        };
-        let mut packet = Some(packet);
-        match tx.transmit(&self.caps, &mut || packet.take()) {
-            (_, None) => Ok(()),
-            (_, Some(packet)) => Err(packet),
+    fn transmit(&self, queue: usize, mut packet: TxPacket) -> Result<(), TxPacket> {
+        match self.pairs.get(queue) {
+            Some((_, tx)) if tx.transmit(&self.caps, &mut packet) => Ok(()),
+            _ => Err(packet),
         }
     }
 
     fn transmit_all(&self, queue: usize, packets: &mut VecDeque<TxPacket>) -> usize {
-        let Some((_, tx)) = self.pairs.get(queue) else {
-            return 0;
-        };
-        let (taken, refused) = tx.transmit(&self.caps, &mut || packets.pop_front());
-        if let Some(packet) = refused {
-            packets.push_front(packet);
-        }
-        taken
+        self.pairs
+            .get(queue)
+            .map_or(0, |(_, tx)| tx.transmit_all(&self.caps, packets))
     }
 
     fn reclaim(&self, queue: usize) -> usize {

@@ -1,12 +1,12 @@
 //! One transmit queue: packets into descriptors, their memory back when they are sent.
 
-use alloc::vec::Vec;
+use alloc::{collections::VecDeque, vec::Vec};
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use machine::{
     dma::{DmaBuffer, DmaOut},
     mem::PAGE_SIZE,
-    sync::{Once, SpinLock},
+    sync::{Once, SpinGuard, SpinLock},
 };
 use smallvec::SmallVec;
 
@@ -57,15 +57,12 @@ pub(super) struct TxQueue {
 }
 
 /// What became of a packet.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "the packet goes back to its owner, by value"
-)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum Added {
-    /// It is in the ring.
+    /// It is in the ring, its segments with it.
     Yes,
-    /// There is no room now.
-    Full(TxPacket),
+    /// There is no room now; it is unchanged.
+    Full,
     /// The device can never send it.
     Never,
 }
@@ -106,42 +103,55 @@ impl TxQueue {
         }
     }
 
-    /// Queues packets from `next` until it returns `None` or there is no room, tells the device once. Returns how many
-    /// were taken (dropped ones count) and the packet that did not fit.
-    pub(super) fn transmit(
-        &self,
-        caps: &NicCaps,
-        next: &mut dyn FnMut() -> Option<TxPacket>,
-    ) -> (usize, Option<TxPacket>) {
+    /// Queues one packet and tells the device. `false`: there is no room; the packet is unchanged.
+    pub(super) fn transmit(&self, caps: &NicCaps, packet: &mut TxPacket) -> bool {
+        let mut state = self.state.lock();
+        state.reclaim();
+        let taken = self.count(packet, caps, &mut state);
+        self.tell(state);
+        taken
+    }
+
+    /// Queues packets from the front as long as there is room, tells the device once, returns how many.
+    pub(super) fn transmit_all(&self, caps: &NicCaps, packets: &mut VecDeque<TxPacket>) -> usize {
         let mut taken = 0;
-        let mut refused = None;
-        let kick = {
-            let mut state = self.state.lock();
-            state.reclaim();
-            while let Some(packet) = next() {
-                let len = packet.len() as u64;
-                match self.add(&mut state, packet, caps) {
-                    Added::Yes => {
-                        self.packets.fetch_add(1, Ordering::Relaxed);
-                        self.bytes.fetch_add(len, Ordering::Relaxed);
-                    }
-                    Added::Never => {
-                        self.dropped.fetch_add(1, Ordering::Relaxed);
-                    }
-                    Added::Full(packet) => {
-                        refused = Some(packet);
-                        break;
-                    }
-                }
-                taken += 1;
+        let mut state = self.state.lock();
+        state.reclaim();
+        while let Some(packet) = packets.front_mut() {
+            if !self.count(packet, caps, &mut state) {
+                break;
             }
-            state.ring.publish()
-        };
-        if kick {
+            packets.pop_front();
+            taken += 1;
+        }
+        self.tell(state);
+        taken
+    }
+
+    /// Adds a packet and counts it. `false`: there is no room.
+    fn count(&self, packet: &mut TxPacket, caps: &NicCaps, state: &mut State) -> bool {
+        let len = packet.len();
+        match self.add(state, packet, len, caps) {
+            Added::Yes => {
+                self.packets.fetch_add(1, Ordering::Relaxed);
+                self.bytes.fetch_add(len as u64, Ordering::Relaxed);
+            }
+            Added::Never => {
+                self.dropped.fetch_add(1, Ordering::Relaxed);
+            }
+            Added::Full => return false,
+        }
+        true
+    }
+
+    /// Shows the device what was added, and tells it if it wants to be told.
+    fn tell(&self, mut state: SpinGuard<'_, State>) {
+        let wanted = state.ring.publish();
+        drop(state);
+        if wanted {
             self.kicks.fetch_add(1, Ordering::Relaxed);
             self.notifier.notify();
         }
-        (taken, refused)
     }
 
     /// Gives back the memory of sent packets; returns how many.
@@ -164,11 +174,10 @@ impl TxQueue {
         true
     }
 
-    fn add(&self, state: &mut State, mut packet: TxPacket, caps: &NicCaps) -> Added {
-        if !sendable(&packet, caps) || state.ring.is_broken() {
+    fn add(&self, state: &mut State, packet: &mut TxPacket, len: usize, caps: &NicCaps) -> Added {
+        if !sendable(packet, len, caps) || state.ring.is_broken() {
             return Added::Never;
         }
-        packet.segments.retain(|segment| !segment.is_empty());
         // Allocated under the lock, which is a spin lock that no interrupt takes; at most once for eight packets of
         // the deepest queue so far.
         if state.free.is_empty() && state.memory.len() < state.under_way.len() {
@@ -176,44 +185,52 @@ impl TxQueue {
         }
         let count = packet.segments.len() + 1;
         let free = state.ring.free_count();
-        let direct =
-            !self.indirect || count <= DIRECT_MOST && free > usize::from(state.ring.size()) / 4;
+        let roomy = free > usize::from(state.ring.size()) / 4;
+        let direct = !self.indirect || count <= DIRECT_MOST && roomy;
         if free < if direct { count } else { 1 } {
-            return self.full(state, packet);
+            return self.full(state);
         }
         let Some(slot) = state.free.pop() else {
-            return self.full(state, packet);
+            return self.full(state);
         };
         let Some((memory, at)) = state.memory.get(slot.into()) else {
             return Added::Never;
         };
         memory.write(at, &header::encode(packet.offload.as_ref()));
         memory.write(at + HEADER_LEN, &packet.header);
-        let mut pieces: SmallVec<[Piece; 8]> = SmallVec::new();
-        pieces.push(Piece {
+        let first = Piece {
             address: memory.phys() + at as u64,
             len: (HEADER_LEN + packet.header.len()) as u32,
             device_writes: false,
-        });
+        };
         let mut held = SmallVec::new();
-        for segment in packet.segments {
-            let data = match segment {
-                TxSegment::Bytes(bytes, range) => DmaOut::from_bytes(bytes, range),
-                TxSegment::Frame { frame, offset, len } => {
-                    DmaOut::from_frame(frame, offset as usize, len as usize)
-                }
-            };
-            pieces.push(Piece {
-                address: data.phys(),
-                len: data.len() as u32,
-                device_writes: false,
-            });
-            held.push(data);
-        }
-        let head = if direct {
-            state.ring.add(&pieces)
+        let head = if packet.segments.is_empty() {
+            state.ring.add(&[first])
         } else {
-            state.ring.add_indirect(memory, at + TABLE_AT, &pieces)
+            let mut pieces: SmallVec<[Piece; 8]> = SmallVec::new();
+            pieces.push(first);
+            for segment in packet.segments.drain(..) {
+                if segment.is_empty() {
+                    continue;
+                }
+                let data = match segment {
+                    TxSegment::Bytes(bytes, range) => DmaOut::from_bytes(bytes, range),
+                    TxSegment::Frame { frame, offset, len } => {
+                        DmaOut::from_frame(frame, offset as usize, len as usize)
+                    }
+                };
+                pieces.push(Piece {
+                    address: data.phys(),
+                    len: data.len() as u32,
+                    device_writes: false,
+                });
+                held.push(data);
+            }
+            if direct {
+                state.ring.add(&pieces)
+            } else {
+                state.ring.add_indirect(memory, at + TABLE_AT, &pieces)
+            }
         };
         match head {
             Some(head) => {
@@ -230,7 +247,7 @@ impl TxQueue {
     }
 
     /// Asks for an interrupt when there is room for a good number of packets, and looks again whether there is.
-    fn full(&self, state: &mut State, packet: TxPacket) -> Added {
+    fn full(&self, state: &mut State) -> Added {
         if state.ring.free_count() == usize::from(state.ring.size()) {
             // Even the empty ring is too small, or there is no memory for a slot.
             return Added::Never;
@@ -250,7 +267,7 @@ impl TxQueue {
                 handler();
             }
         }
-        Added::Full(packet)
+        Added::Full
     }
 }
 
@@ -278,7 +295,7 @@ impl State {
 }
 
 /// Whether a card with these capabilities can send the packet.
-fn sendable(packet: &TxPacket, caps: &NicCaps) -> bool {
+fn sendable(packet: &TxPacket, len: usize, caps: &NicCaps) -> bool {
     let pieces = packet.segments.len() <= caps.max_segments
         && packet.segments.iter().all(|segment| match segment {
             TxSegment::Bytes(bytes, range) => range.start <= range.end && range.end <= bytes.len(),
@@ -286,7 +303,6 @@ fn sendable(packet: &TxPacket, caps: &NicCaps) -> bool {
                 u64::from(*offset) + u64::from(*len) <= PAGE_SIZE as u64
             }
         });
-    let len = packet.len();
     let offload = packet.offload.is_none_or(|offload| {
         let end = usize::from(offload.csum_start) + usize::from(offload.csum_offset) + 2;
         let cut = offload.gso.is_none_or(|gso| {
