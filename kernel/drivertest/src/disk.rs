@@ -49,6 +49,7 @@ pub fn test(disk: &Arc<dyn BlockDevice>, load: bool) {
         Err(error) => println!("  write-zeroes: {error}"),
     }
     callbacks(disk, at, 300, 16);
+    threads(disk, at);
     println!("  ok");
     if load {
         measure(disk, at);
@@ -84,6 +85,37 @@ fn callbacks(disk: &Arc<dyn BlockDevice>, at: u64, count: u64, pages: u64) {
     counter
         .done
         .wait(|| (counter.left.load(Ordering::Acquire) == 0).then_some(()));
+}
+
+/// Threads on all CPUs write and read back, each in sectors of its own, while callbacks come in between.
+fn threads(disk: &Arc<dyn BlockDevice>, at: u64) {
+    const THREADS: u64 = 8;
+    const SECTORS: u64 = 96;
+    let workers: Vec<_> = (0..THREADS)
+        .filter_map(|number| {
+            let disk = disk.clone();
+            let work = move || {
+                let first = at + number * SECTORS;
+                for round in 0..30u64 {
+                    let len = ((round * 7 + number) % 20 + 1) as usize * SECTOR_SIZE;
+                    let sector = first + (round * 11 + number) % 70;
+                    let data: Vec<u8> = (0..len as u64)
+                        .map(|i| (i * 3 + round * 5 + number * 17) as u8)
+                        .collect();
+                    assert_eq!(disk.write(sector, &data), Ok(()));
+                    let mut back = vec![0; len];
+                    assert_eq!(disk.read(sector, &mut back), Ok(()));
+                    assert!(back == data, "thread {number}, round {round}");
+                    if round % 10 == 9 {
+                        callbacks(&disk, first, 20, 4);
+                    }
+                }
+            };
+            sched::spawn(sched::SpawnOptions::named("disk"), work).ok()
+        })
+        .collect();
+    assert_eq!(workers.len() as u64, THREADS);
+    workers.iter().for_each(|worker| worker.join());
 }
 
 fn measure(disk: &Arc<dyn BlockDevice>, at: u64) {
