@@ -27,7 +27,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     let say = |line: &str| fs::write(&exit_file, format!("{line}\n"));
     let mode = env::var("FAKE_QEMU").unwrap_or_default();
     match mode.as_str() {
-        "echo" => {
+        "echo" | "talk" => {
+            if mode == "talk" {
+                println!("ready");
+            }
             let mut bytes = Vec::new();
             for byte in io::stdin().lock().bytes() {
                 match byte? {

@@ -3,6 +3,7 @@
 use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
@@ -64,6 +65,24 @@ pub const ARCH: &str = "amd64";
 /// Makes a folder and those above it, with an error that names it.
 pub fn make_dir(path: &Path) -> Result<()> {
     fs::create_dir_all(path).with_context(|| format!("cannot make the folder {}", path.display()))
+}
+
+/// Removes what an interrupted run left in a folder: entries whose names begin with `prefix` and that nobody has changed
+/// for `age`. What can not be removed stays: this is only housekeeping.
+pub fn sweep(folder: &Path, prefix: &str, age: Duration) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let ours = entry.file_name().to_string_lossy().starts_with(prefix);
+        let changed = entry.metadata().and_then(|m| m.modified());
+        let old = changed.is_ok_and(|t| t.elapsed().is_ok_and(|e| e >= age));
+        if ours && old {
+            let path = entry.path();
+            let _ = if path.is_dir() {
+                fs::remove_dir_all(&path)
+            } else {
+                fs::remove_file(&path)
+            };
+        }
+    }
 }
 
 /// Writes a file beside its place and moves it there, so that a reader never sees half of it.

@@ -247,6 +247,56 @@ fn no_machine_is_left_when_the_tool_is_killed() {
 }
 
 #[test]
+fn on_a_terminal_the_guest_does_the_echo_and_all_is_restored() {
+    let place = Place::new();
+    place.program("prog");
+    // `script` gives the tool a terminal; what is typed goes through it.
+    let tool = place.fake("talk", &["run", "prog"]);
+    let words: Vec<String> = std::iter::once(tool.get_program())
+        .chain(tool.get_args())
+        .map(|w| format!("'{}'", w.to_str().unwrap()))
+        .collect();
+    let mut script = Command::new("script");
+    for (key, value) in tool.get_envs() {
+        match value {
+            Some(value) => script.env(key, value),
+            None => script.env_remove(key),
+        };
+    }
+    let mut child = script
+        .args([
+            "-qec",
+            &format!("{}; stty -a", words.join(" ")),
+            "/dev/null",
+        ])
+        .current_dir(place.path(""))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut out = BufReader::new(child.stdout.take().unwrap());
+    let mut line = String::new();
+    while !line.contains("ready") {
+        line.clear();
+        assert_ne!(out.read_line(&mut line).unwrap(), 0, "no machine");
+    }
+    // The terminal is changed right after the machine is started.
+    std::thread::sleep(std::time::Duration::from_millis(500));
+    let mut input = child.stdin.take().unwrap();
+    input.write_all(b"typed words\n\x04").unwrap();
+    let mut rest = String::new();
+    std::io::Read::read_to_string(&mut out, &mut rest).unwrap();
+    drop(input);
+    child.wait().unwrap();
+    assert_eq!(rest.matches("typed words").count(), 1, "{rest}");
+    assert!(
+        rest.contains(" icanon") && rest.contains(" echo "),
+        "{rest}"
+    );
+    assert!(!rest.contains("-icanon"), "{rest}");
+}
+
+#[test]
 fn an_exit_hook_runs() {
     let place = Place::new();
     place.program("prog");

@@ -22,6 +22,15 @@ const DEFAULT_DIRS: &[&str] = &[
     "/usr/lib",
 ];
 
+/// Where musl's loader looks unless `/etc/ld-musl-x86_64.path` says otherwise, and where Debian puts its libraries.
+const MUSL_DIRS: &[&str] = &[
+    "/lib",
+    "/usr/local/lib",
+    "/usr/lib",
+    "/lib/x86_64-linux-musl",
+    "/usr/lib/x86_64-linux-musl",
+];
+
 /// The view of the host's files through `--target-root`: each path is looked up under that folder first.
 #[derive(Debug, Clone, Default)]
 pub struct Host {
@@ -146,9 +155,14 @@ pub fn needs(host: &Host, program: &Path, guest: &Path) -> Result<Needs> {
         .and_then(|p| std::fs::read(p).ok())
         .map_or_else(Cache::default, |bytes| Cache::parse(&bytes));
     let environment = env::var("LD_LIBRARY_PATH").unwrap_or_default();
+    let musl = elf
+        .interpreter
+        .as_deref()
+        .is_some_and(|i| i.contains("/ld-musl-"));
     let search = Search {
         host,
-        cache,
+        cache: if musl { Cache::default() } else { cache },
+        defaults: if musl { MUSL_DIRS } else { DEFAULT_DIRS },
         environment: environment
             .split(':')
             .filter(|p| !p.is_empty())
@@ -169,7 +183,9 @@ pub fn needs(host: &Host, program: &Path, guest: &Path) -> Result<Needs> {
         let mut rpath = expand(&object.elf.rpath, &object.origin);
         rpath.extend(object.inherited.iter().cloned());
         for name in &object.elf.needed {
-            if !known.insert(name.clone()) {
+            // musl's loader is its C library.
+            let own = musl && (name == "libc.so" || name.starts_with("libc.musl-"));
+            if own || !known.insert(name.clone()) {
                 continue;
             }
             let found = search.find(name, &object, &rpath)?;
@@ -192,6 +208,8 @@ fn is_system(path: &Path) -> bool {
 struct Search<'a> {
     host: &'a Host,
     cache: Cache,
+    /// The loader's default folders.
+    defaults: &'static [&'static str],
     environment: Vec<PathBuf>,
 }
 
@@ -219,7 +237,7 @@ impl Search<'_> {
             .environment
             .iter()
             .map(|host| Dir {
-                guest: DEFAULT_DIRS[1].into(),
+                guest: self.defaults[1].into(),
                 host: host.clone(),
             })
             .collect();
@@ -236,7 +254,7 @@ impl Search<'_> {
             }
         }
         if !by.elf.no_default_dirs {
-            let defaults: Vec<Dir> = DEFAULT_DIRS.iter().map(|d| Dir::same(*d)).collect();
+            let defaults: Vec<Dir> = self.defaults.iter().map(|d| Dir::same(*d)).collect();
             if let Some(found) = among(&defaults) {
                 return Ok(found);
             }
@@ -378,6 +396,27 @@ mod tests {
             "{text}"
         );
         assert!(text.contains("/usr/lib"), "{text}");
+    }
+
+    #[test]
+    fn musls_loader_is_its_c_library() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = folder.path();
+        let library = ["-shared", "-fPIC", "-nostdlib", "-Wl,-soname,libc.so"];
+        cc(at, "lib/libstub.so", "int f(void){return 1;}", &library);
+        let loader = "-Wl,--dynamic-linker=/lib/ld-musl-x86_64.so.1";
+        let main = "int f(void); void _start(void){f();}";
+        cc(at, "prog", main, &["-nostdlib", "-Llib", "-lstub", loader]);
+        fs::copy(
+            at.join("lib/libstub.so"),
+            at.join("lib/ld-musl-x86_64.so.1"),
+        )
+        .unwrap();
+        let host = Host::new(Some(at.to_path_buf()));
+        let needs = needs(&host, &at.join("prog"), Path::new("/prog")).unwrap();
+        assert!(needs.libraries.is_empty());
+        let interpreter = needs.interpreter.unwrap();
+        assert_eq!(interpreter.host, at.join("lib/ld-musl-x86_64.so.1"));
     }
 
     #[test]

@@ -11,6 +11,7 @@ use std::fs::{File, OpenOptions};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use ext4::FileDevice;
@@ -21,7 +22,7 @@ use sha2::{Digest, Sha256};
 
 use super::root;
 use super::tree::{Id, Kind, ROOT, Tree};
-use crate::home::make_dir;
+use crate::home::{make_dir, sweep};
 use crate::progress;
 
 const MIB: u64 = 1 << 20;
@@ -31,6 +32,7 @@ const MIB: u64 = 1 << 20;
 pub fn write(path: &Path, tree: &Tree, boot: &Value, least: u64) -> Result<()> {
     let folder = path.parent().unwrap_or(Path::new("."));
     make_dir(folder)?;
+    sweep(folder, ".building-", Duration::from_secs(3600));
     let context = || format!("cannot write the image {}", path.display());
     let temporary = tempfile::Builder::new()
         .prefix(".building-")

@@ -4,6 +4,7 @@
 use std::fs::{self, File};
 use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
@@ -15,7 +16,7 @@ use super::recipe::{self, ALWAYS_DROPPED, NAMESPACE, Recipe};
 use super::unpack::{Target, set_mtime};
 use super::{bytecode, deb};
 use crate::config::{self, Config};
-use crate::home::{Home, make_dir};
+use crate::home::{Home, make_dir, sweep};
 use crate::image::tree::Attributes;
 use crate::output::note;
 use crate::progress;
@@ -170,6 +171,7 @@ impl<'a> Store<'a> {
         let version = version_of(recipe, &apt, &debs)?;
         let folder = self.home.packages().join(NAMESPACE);
         make_dir(&folder)?;
+        sweep(&folder, ".making-", Duration::ZERO);
         let building = tempfile::Builder::new()
             .prefix(".making-")
             .tempdir_in(&folder)
