@@ -295,6 +295,10 @@ impl<D: BlockDevice> Ext4<D> {
                 }
             }
         }
+        // The commit record's place is cleared first: then only one sector of it changes when it is written, so it cannot
+        // be torn. (A torn one would be no commit to this library, but a corrupt journal to e2fsck.)
+        let record = journal.head;
+        writer.push(&self.device, journal, &alloc::vec![0; size])?;
         writer.write(&self.device, journal, size)?;
         // File data and the log are on the disk before the record that makes them count.
         self.device.flush()?;
@@ -306,8 +310,8 @@ impl<D: BlockDevice> Ext4<D> {
         put(&mut block, 56, now.nsec);
         let sum = crc32c(journal.seed, &block);
         put(&mut block, 16, sum);
-        writer.push(&self.device, journal, &block)?;
-        writer.write(&self.device, journal, size)?;
+        let (nr, _) = journal.locate(record)?;
+        self.device.write(nr * size as u64, &block)?;
         self.device.flush()?;
         journal.sequence = sequence.wrapping_add(1);
         Ok(())
