@@ -29,4 +29,5 @@ pub mod tty;
 pub mod uaccess;
 pub mod uts;
 
+pub use errno::Errno;
 pub use start::{StartOptions, start};

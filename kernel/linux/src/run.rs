@@ -73,11 +73,20 @@ fn live(process: &'static Process, thread: &Arc<LinuxThread>, user: &mut UserCon
         thread,
         user,
     };
+    let me = sched::current();
     loop {
-        sched::with_current(sched::Thread::take_interrupt);
-        if !deliver::before_user(&mut ctx) {
+        // Signals are looked for only when someone sent one or the mask changed.
+        if me.is_interrupted() || thread.signals.wants_look() {
+            me.take_interrupt();
+            thread.signals.take_look();
+            if !deliver::signals(&mut ctx) {
+                return;
+            }
+        }
+        if thread.is_exiting() {
             return;
         }
+        deliver::finish_syscall(&mut ctx);
         syscalls::update_rseq(&mut ctx);
         match sched::in_user(|| ctx.user.run()) {
             Trap::Syscall => syscalls::dispatch(&mut ctx),
@@ -88,16 +97,12 @@ fn live(process: &'static Process, thread: &Arc<LinuxThread>, user: &mut UserCon
             } => fault::exception(&mut ctx, vector, error, addr),
             Trap::Interrupt => {}
         }
-        preempt(&mut ctx);
-    }
-}
-
-/// Lets others run if they are due; a restartable sequence that was cut short starts over.
-fn preempt(ctx: &mut Ctx<'_>) {
-    let before = sched::with_current(sched::Thread::switches);
-    sched::preempt_point();
-    if sched::with_current(sched::Thread::switches) != before {
-        syscalls::abort_rseq(ctx);
+        // Others run if they are due; a restartable sequence that was cut short starts over.
+        let before = me.switches();
+        sched::preempt_point();
+        if me.switches() != before {
+            syscalls::abort_rseq(&mut ctx);
+        }
     }
 }
 

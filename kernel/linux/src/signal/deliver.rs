@@ -38,14 +38,14 @@ fn restart_as(ctx: &mut Ctx<'_>, number: u64) {
 }
 
 /// Delivers what is pending. Answers whether the thread goes on: not when it is to end.
-pub fn before_user(ctx: &mut Ctx<'_>) -> bool {
+pub fn signals(ctx: &mut Ctx<'_>) -> bool {
     loop {
         if ctx.thread.is_exiting() || ctx.process.is_exiting() {
             return false;
         }
         let wanted = ctx.thread.signals.mask().complement();
         let Some(mut info) = ctx.thread.signals.take(&ctx.process.signals, wanted) else {
-            break;
+            return true;
         };
         if let SigFields::Timer { id, .. } = info.fields {
             info = ctx.process.timers.delivered(id, info);
@@ -71,7 +71,10 @@ pub fn before_user(ctx: &mut Ctx<'_>) -> bool {
             DefaultAction::Terminate | DefaultAction::Stop => super::fatal::signal_ends(ctx, &info),
         }
     }
-    // No handler ran, or those that did have been set up: what is left is the call without one.
+}
+
+/// Decides what an interrupted call without a handler does, and takes back the mask that was for its time.
+pub fn finish_syscall(ctx: &mut Ctx<'_>) {
     if let Some(errno) = wanted_restart(ctx) {
         let number = match errno {
             Errno::ERESTART_RESTARTBLOCK => RESTART_SYSCALL,
@@ -80,8 +83,10 @@ pub fn before_user(ctx: &mut Ctx<'_>) -> bool {
         restart_as(ctx, number);
     }
     ctx.thread.leave_syscall();
-    ctx.thread.signals.restore_saved_mask();
-    true
+    if ctx.thread.signals.restore_saved_mask() && ctx.signal_pending() {
+        // One that was blocked meanwhile comes at the next look, which is right away.
+        ctx.thread.kick();
+    }
 }
 
 /// Decides what the interrupted call returns once the handler is done.

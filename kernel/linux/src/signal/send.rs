@@ -130,11 +130,29 @@ pub fn force(process: &Process, thread: &LinuxThread, info: SigInfo) {
             .set_mask(thread.signals.mask().difference(SigSet::of(signal)));
     }
     let mut queue = thread.signals.queue.lock();
+    thread.signals.want_look();
     // A fault is delivered now or never: an older one of that number gives way.
     queue.discard(SigSet::of(signal));
     if queue.push(info).is_err() {
         drop(queue);
         super::fatal::end_by_signal(process, signal);
+    }
+}
+
+/// The calling thread has just blocked `blocked`: of these, what is pending for the process goes to
+/// threads that do not block it (`retarget_shared_pending` of Linux).
+pub fn retarget(process: &Process, me: &LinuxThread, blocked: SigSet) {
+    if blocked.is_empty() {
+        return;
+    }
+    let pending = process.signals.pending().intersection(blocked);
+    if pending.is_empty() {
+        return;
+    }
+    for thread in process.threads() {
+        if thread.tid != me.tid && !pending.difference(thread.signals.mask()).is_empty() {
+            thread.kick();
+        }
     }
 }
 

@@ -1,5 +1,5 @@
 //! What the process and each thread keep about signals: dispositions, masks, queues, stacks.
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use machine::sync::SpinLock;
 use sched::poll::Pollee;
@@ -168,10 +168,14 @@ impl AltStack {
 /// Signals as a thread keeps them.
 pub struct ThreadSignals {
     mask: AtomicU64,
+    /// The mask changed since pending signals were looked for.
+    look: AtomicBool,
     pub(super) queue: SpinLock<SigQueue>,
     altstack: SpinLock<AltStack>,
     /// The mask to go back to after `sigsuspend`, `ppoll` and the like (Linux's `saved_sigmask`).
     saved_mask: SpinLock<Option<SigSet>>,
+    /// There may be one.
+    has_saved: AtomicBool,
     /// What `sigtimedwait(2)` waits for, or nothing: such a signal wakes the thread though blocked.
     waiting_for: AtomicU64,
 }
@@ -181,9 +185,11 @@ impl ThreadSignals {
     pub fn new(mask: SigSet) -> Self {
         ThreadSignals {
             mask: AtomicU64::new(mask.0),
+            look: AtomicBool::new(true),
             queue: SpinLock::new(SigQueue::new()),
             altstack: SpinLock::new(AltStack::DISABLED),
             saved_mask: SpinLock::new(None),
+            has_saved: AtomicBool::new(false),
             waiting_for: AtomicU64::new(0),
         }
     }
@@ -196,6 +202,7 @@ impl ThreadSignals {
     /// Blocks exactly `mask` (without the two that cannot be). The caller is the thread itself;
     /// it looks for newly deliverable signals before it returns to the program.
     pub fn set_mask(&self, mask: SigSet) -> SigSet {
+        self.look.store(true, Ordering::Relaxed);
         SigSet(
             self.mask
                 .swap(mask.difference(SigSet::UNBLOCKABLE).0, Ordering::SeqCst),
@@ -209,13 +216,39 @@ impl ThreadSignals {
     pub fn set_temporary_mask(&self, mask: SigSet) {
         let before = self.set_mask(mask);
         self.saved_mask.lock().get_or_insert(before);
+        self.has_saved.store(true, Ordering::Relaxed);
     }
 
     /// Goes back to the mask from before [`ThreadSignals::set_temporary_mask`].
-    pub fn restore_saved_mask(&self) {
-        if let Some(mask) = self.saved_mask.lock().take() {
-            self.set_mask(mask);
+    ///
+    /// Answers whether there was one.
+    pub fn restore_saved_mask(&self) -> bool {
+        if !self.has_saved.swap(false, Ordering::Relaxed) {
+            return false;
         }
+        let saved = self.saved_mask.lock().take();
+        match saved {
+            Some(mask) => {
+                self.set_mask(mask);
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Whether the mask changed since [`ThreadSignals::take_look`].
+    pub(crate) fn wants_look(&self) -> bool {
+        self.look.load(Ordering::Relaxed)
+    }
+
+    /// Has pending signals looked for before the program goes on.
+    pub(crate) fn want_look(&self) {
+        self.look.store(true, Ordering::Relaxed);
+    }
+
+    /// Pending signals are being looked for.
+    pub(crate) fn take_look(&self) {
+        self.look.store(false, Ordering::Relaxed);
     }
 
     /// The mask a handler's return goes back to: the saved one if there is one.

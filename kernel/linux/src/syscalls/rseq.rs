@@ -1,5 +1,7 @@
 //! Restartable sequences (`rseq(2)`): the program learns its CPU without a system call, and a short
 //! piece of code that was interrupted starts over.
+use core::sync::atomic::Ordering;
+
 use errno::{Errno, Result};
 use machine::user;
 
@@ -72,27 +74,21 @@ pub(super) fn sys_rseq(
     drop(slot);
     user::write_u64(addr + RSEQ_CS, 0).map_err(|_| Errno::EFAULT)?;
     *ctx.thread.rseq.lock() = Some((addr, len, signature));
-    ctx.thread
-        .rseq_cpu
-        .store(u32::MAX, core::sync::atomic::Ordering::Relaxed);
+    ctx.thread.rseq_cpu.store(u32::MAX, Ordering::Relaxed);
     Ok(0)
 }
 
 /// Tells the program its CPU if that changed. Called right before it goes on.
 pub(crate) fn update_rseq(ctx: &mut Ctx<'_>) {
-    let Some((addr, ..)) = *ctx.thread.rseq.lock() else {
-        return;
-    };
     loop {
         let cpu = machine::cpu::id() as u32;
-        if ctx
-            .thread
-            .rseq_cpu
-            .swap(cpu, core::sync::atomic::Ordering::Relaxed)
-            == cpu
-        {
+        if ctx.thread.rseq_cpu.load(Ordering::Relaxed) == cpu {
             return;
         }
+        ctx.thread.rseq_cpu.store(cpu, Ordering::Relaxed);
+        let Some((addr, ..)) = *ctx.thread.rseq.lock() else {
+            return;
+        };
         let written = [
             (CPU_ID_START, cpu),
             (CPU_ID, cpu),

@@ -92,6 +92,7 @@ pub(super) fn sys_rt_sigprocmask(
             _ => return Err(Errno::EINVAL),
         };
         signals.set_mask(mask);
+        send::retarget(ctx.process, ctx.thread, mask.difference(before));
     }
     old.write_opt(&before.0)?;
     Ok(0)
@@ -134,6 +135,7 @@ fn sleep_for_signal(ctx: &Ctx<'_>) -> Result<usize> {
     let nobody = sched::WaitQueue::new();
     loop {
         if ctx.signal_pending() {
+            ctx.thread.signals.want_look();
             return Err(Errno::ERESTARTNOHAND);
         }
         if nobody.wait_interruptible(None, || None::<()>).is_err() {
