@@ -114,7 +114,7 @@ mod tests {
 
     #[test]
     fn it_agrees_with_the_definition_in_any_split() {
-        let bytes: alloc::vec::Vec<u8> = (0..999u32).map(|i| (i * 7919 >> 3) as u8).collect();
+        let bytes: Vec<u8> = (0..999u32).map(|i| ((i * 7919) >> 3) as u8).collect();
         for len in 0..bytes.len() {
             assert_eq!(
                 Sum::default().bytes(&bytes[..len]).finish(),

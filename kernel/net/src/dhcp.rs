@@ -2,6 +2,7 @@
 //! end of a lease. Packets are shaped by `smoltcp::wire`; what is learned goes into the engine and to
 //! its observers.
 
+use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::net::{IpAddr, Ipv4Addr};
@@ -63,7 +64,7 @@ enum Action {
         to: Option<(Ipv4Addr, Ipv4Addr)>,
     },
     Bind {
-        lease: Lease,
+        lease: Box<Lease>,
         routes: Vec<(Cidr, Ipv4Addr)>,
         cidr: Cidr,
         old: Option<Cidr>,
@@ -349,7 +350,7 @@ impl Dhcp {
                 .collect()
         });
         actions.push(Action::Bind {
-            lease: learned,
+            lease: Box::new(learned),
             routes,
             cidr,
             old,
@@ -544,13 +545,13 @@ impl Stack {
                 }
                 let changed = {
                     let mut leases = self.leases.write();
-                    let same = leases.iter().any(|l| *l == lease);
+                    let same = leases.contains(&lease);
                     leases.retain(|l| l.index != index);
-                    leases.push(lease.clone());
+                    leases.push((*lease).clone());
                     !same
                 };
                 if changed || !renewed {
-                    self.tell(&Change::Lease(lease));
+                    self.tell(&Change::Lease(*lease));
                 }
             }
             Action::Lose(cidr) => {

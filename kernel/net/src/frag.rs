@@ -78,7 +78,7 @@ impl Fragments {
         let bytes = packet.to_vec().split_off(meta.l4.min(packet.len()));
         let end = offset + bytes.len();
         // All but the last are multiples of eight bytes, none is empty, and the whole fits in a packet.
-        if bytes.is_empty() || more && bytes.len() % 8 != 0 || end + 60 > 65_535 {
+        if bytes.is_empty() || more && !bytes.len().is_multiple_of(8) || end + 60 > 65_535 {
             let gone = usize::from(self.give_up(&key));
             return (None, gone);
         }

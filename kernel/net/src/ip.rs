@@ -14,7 +14,6 @@ use crate::stack::Stack;
 pub(crate) mod proto {
     pub const HOPOPTS: u8 = 0;
     pub const ICMP: u8 = 1;
-    pub const IGMP: u8 = 2;
     pub const TCP: u8 = 6;
     pub const UDP: u8 = 17;
     pub const ROUTING: u8 = 43;
@@ -115,8 +114,6 @@ pub(crate) enum Parsed {
         offset: usize,
         more: bool,
         ident: u32,
-        /// Where the unfragmentable part's next-header byte is (IPv6).
-        next_at: usize,
     },
     /// Counted and dropped.
     Bad,
@@ -187,7 +184,6 @@ pub(crate) fn parse_v4(stack: &Stack, iface: &Arc<Interface>, packet: &mut InPac
             offset: usize::from(flags & 0x1fff) * 8,
             more: flags & 0x2000 != 0,
             ident,
-            next_at: ETH + 9,
         };
     }
     Parsed::Whole(meta)
@@ -240,7 +236,6 @@ pub(crate) fn parse_v6(stack: &Stack, iface: &Arc<Interface>, packet: &mut InPac
     }
     let end = ETH + 40 + len;
     let mut at = ETH + 40;
-    let mut next_at = ETH + 6;
     // A packet with more extension headers than this is an attack.
     for _ in 0..8 {
         match next {
@@ -255,7 +250,6 @@ pub(crate) fn parse_v6(stack: &Stack, iface: &Arc<Interface>, packet: &mut InPac
                     counters.ip6_in_hdr_errors.bump();
                     return Parsed::Bad;
                 }
-                next_at = at;
                 next = n;
                 at += (usize::from(units) + 1) * 8;
                 if at > end {
@@ -287,7 +281,6 @@ pub(crate) fn parse_v6(stack: &Stack, iface: &Arc<Interface>, packet: &mut InPac
                     offset: usize::from(word & 0xfff8),
                     more: word & 1 != 0,
                     ident,
-                    next_at,
                 };
             }
             proto::NONE => return Parsed::Bad,

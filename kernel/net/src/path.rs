@@ -108,7 +108,6 @@ impl Stack {
                 offset,
                 more,
                 ident,
-                ..
             } => {
                 // Only for us: nothing is kept for others.
                 if !self.accepts(&meta) {
@@ -129,7 +128,6 @@ impl Stack {
                 offset,
                 more,
                 ident,
-                ..
             } => {
                 if self.accepts(&meta) {
                     self.input_fragment(meta, offset, more, ident, packet, now);
@@ -351,10 +349,10 @@ impl Stack {
             self.probe(&dst.iface, hop, Probe::Broadcast);
         }
         self.arm_neighbours(now);
-        if let Hop::Neighbour(handle) = &dst.hop {
-            if !Arc::ptr_eq(handle, &neighbour) {
-                self.routes.changed();
-            }
+        if let Hop::Neighbour(handle) = &dst.hop
+            && !Arc::ptr_eq(handle, &neighbour)
+        {
+            self.routes.changed();
         }
     }
 

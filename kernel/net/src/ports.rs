@@ -178,12 +178,6 @@ impl Ports {
             table.remove(&port);
         }
     }
-
-    /// Ports held.
-    #[cfg(test)]
-    pub fn len(&self) -> usize {
-        self.table.lock().len()
-    }
 }
 
 fn add(groups: &mut Vec<Group>, binding: Binding) {

@@ -65,7 +65,7 @@ impl Stack {
         let Some(me) = STACK.get().filter(|s| core::ptr::eq(&***s, self)) else {
             return Ok(());
         };
-        let ifaces: alloc::vec::Vec<Arc<Interface>> = self.ifaces.read().clone();
+        let ifaces: Vec<Arc<Interface>> = self.ifaces.read().clone();
         for iface in ifaces {
             let Some(nic) = &iface.nic else { continue };
             if iface.served.swap(true, Ordering::AcqRel) {

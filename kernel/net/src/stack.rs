@@ -260,12 +260,13 @@ impl Stack {
         let iface = self.interface(index).ok_or(Errno::ENODEV)?;
         if self.is_own(addr.addr, index) {
             let mut addrs = iface.addrs.write();
-            if let Some(known) = addrs.iter_mut().find(|a| a.cidr.addr == addr.addr) {
-                if known.valid_ns != u64::MAX && valid_ns != u64::MAX {
-                    known.valid_ns = valid_ns;
-                    known.preferred_ns = preferred_ns;
-                    return Ok(());
-                }
+            if let Some(known) = addrs.iter_mut().find(|a| a.cidr.addr == addr.addr)
+                && known.valid_ns != u64::MAX
+                && valid_ns != u64::MAX
+            {
+                known.valid_ns = valid_ns;
+                known.preferred_ns = preferred_ns;
+                return Ok(());
             }
             return Err(Errno::EEXIST);
         }

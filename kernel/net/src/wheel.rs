@@ -23,7 +23,9 @@ impl<T> Wheel<T> {
     pub fn new(now_ns: u64) -> Self {
         Wheel {
             tick: now_ns >> TICK_SHIFT,
-            slots: (0..LEVELS).map(|_| core::array::from_fn(|_| Vec::new())).collect(),
+            slots: (0..LEVELS)
+                .map(|_| core::array::from_fn(|_| Vec::new()))
+                .collect(),
             used: [0; LEVELS],
         }
     }

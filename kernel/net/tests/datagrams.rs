@@ -189,7 +189,7 @@ fn fragments_both_ways() {
     let server = world.socket(1, Kind::Dgram);
     server.bind(to(Ipv4Addr::UNSPECIFIED, 9)).unwrap();
     let client = world.socket(0, Kind::Dgram);
-    let data: Vec<u8> = (0..20_000u32).map(|i| (i * 7 >> 3) as u8).collect();
+    let data: Vec<u8> = (0..20_000u32).map(|i| ((i * 7) >> 3) as u8).collect();
     send_to(&client, to(host(2), 9), &data).unwrap();
     world.run(SECOND);
     assert_eq!(recv(&server).unwrap().0, data);

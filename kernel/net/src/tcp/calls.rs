@@ -13,6 +13,7 @@ use super::sendq::{CHUNK, SMALL};
 use super::socket::{Phase, TcpSocket, initial_seq};
 use super::tcb::{State, Tcb};
 use crate::flow::{Flow, FlowKey};
+use crate::nic::TxSegment;
 use crate::option::{Opt, OptName};
 use crate::poll::{Events, Pollee};
 use crate::ports::Binding;
@@ -146,7 +147,17 @@ impl TcpSocket {
 
     /// Takes a small write into a buffer on the stack, a large one into a chunk, without the inner lock.
     fn send_some(&self, source: &mut dyn Source, more: bool, now: u64) -> Result<usize> {
-        let room = self.with_inner(now, |inner| -> Result<usize> {
+        let room = self.room(now)?;
+        let want = source.remaining().min(room);
+        if want == 0 {
+            return Ok(0);
+        }
+        self.take_some(source, want, room, more, now)
+    }
+
+    /// Room in the send queue, or why nothing can be sent.
+    fn room(&self, now: u64) -> Result<usize> {
+        self.with_inner(now, |inner| -> Result<usize> {
             if let Some(error) = inner.error.take() {
                 return Err(error);
             }
@@ -167,11 +178,17 @@ impl TcpSocket {
                 return Err(Errno::EAGAIN);
             }
             Ok(room)
-        })?;
-        let want = source.remaining().min(room);
-        if want == 0 {
-            return Ok(0);
-        }
+        })
+    }
+
+    fn take_some(
+        &self,
+        source: &mut dyn Source,
+        want: usize,
+        room: usize,
+        more: bool,
+        now: u64,
+    ) -> Result<usize> {
         if want <= SMALL {
             let mut small = [0; SMALL];
             let n = source.take(&mut small[..want])?;
@@ -209,6 +226,27 @@ impl TcpSocket {
             tcb.settle(&self.stack);
             Ok(n)
         })
+    }
+
+    /// Sends bytes where they lie, such as a page of the page cache: nothing is copied. The memory must
+    /// not change until the peer has acknowledged it. All of it is taken if there is any room.
+    ///
+    /// # Errors
+    /// As [`Socket::send`].
+    pub fn send_segment(&self, segment: TxSegment, more: bool) -> Result<usize> {
+        let now = self.stack.now();
+        let done = {
+            let _sender = self.send_lock.lock();
+            self.room(now).and_then(|_| {
+                self.append(more, now, |tcb| {
+                    let n = segment.len();
+                    tcb.sendq.append_segment(segment);
+                    n
+                })
+            })
+        };
+        self.stack.drain_loopback();
+        done
     }
 
     /// Why there is nothing to read: an error, the end, or not yet.
@@ -555,12 +593,12 @@ impl Socket for TcpSocket {
             };
             Ok(listening)
         })?;
-        if let Some(listener) = result {
-            if how.read() {
-                self.stop_listening(&listener, now);
-                self.inner.lock().phase = Phase::Idle;
-                self.pollee.notify(Events::IN | Events::HUP);
-            }
+        if let Some(listener) = result
+            && how.read()
+        {
+            self.stop_listening(&listener, now);
+            self.inner.lock().phase = Phase::Idle;
+            self.pollee.notify(Events::IN | Events::HUP);
         }
         self.stack.drain_loopback();
         Ok(())

@@ -267,17 +267,18 @@ impl Tcb {
     ) {
         let counters = stack.counters();
         // Old duplicates by timestamp.
-        if self.ts_ok && !segment.has(RST) {
-            if let Some((value, _)) = segment.ts {
-                let stale = now.saturating_sub(self.ts_recent_at) > TS_STALE_NS;
-                if seq::lt(value, self.ts_recent) && !stale {
-                    counters.paws_estab.bump();
-                    if segment.len > 0 || segment.flags & (FIN | SYN) != 0 {
-                        self.note_duplicate(segment);
-                        self.ack_now = true;
-                    }
-                    return;
+        if self.ts_ok
+            && !segment.has(RST)
+            && let Some((value, _)) = segment.ts
+        {
+            let stale = now.saturating_sub(self.ts_recent_at) > TS_STALE_NS;
+            if seq::lt(value, self.ts_recent) && !stale {
+                counters.paws_estab.bump();
+                if segment.len > 0 || segment.flags & (FIN | SYN) != 0 {
+                    self.note_duplicate(segment);
+                    self.ack_now = true;
                 }
+                return;
             }
         }
         // Inside the window?
@@ -611,11 +612,10 @@ impl Tcb {
             self.ooo_packets += 1;
             if let Beyond::Duplicate(left, right) =
                 self.recvq.insert(start, core::mem::take(payload))
+                && self.sack_ok
             {
-                if self.sack_ok {
-                    self.dsack = Some((left, right));
-                    counters.dsack_ofo_sent.bump();
-                }
+                self.dsack = Some((left, right));
+                counters.dsack_ofo_sent.bump();
             }
             self.ack_now = true;
         } else {

@@ -471,11 +471,11 @@ pub(crate) fn half_input(
     if segment.ack != half.iss.wrapping_add(1) {
         return refuse(stack, meta, segment, now);
     }
-    if let (Some((value, _)), Some((first, _))) = (segment.ts, half.syn.ts) {
-        if seq::lt(value, first) {
-            stack.counters().paws_estab.bump();
-            return;
-        }
+    if let (Some((value, _)), Some((first, _))) = (segment.ts, half.syn.ts)
+        && seq::lt(value, first)
+    {
+        stack.counters().paws_estab.bump();
+        return;
     }
     if !seq::within(segment.seq, rcv_nxt, rcv_nxt.wrapping_add(FIRST_WINDOW)) {
         send_syn_ack(stack, half, now);
@@ -675,8 +675,7 @@ fn accept_cookie(
     true
 }
 
-/// Forgets all half-open connections of a listener that closes: their timers find it closed, and what the
-/// peers send meets a record whose listener takes nothing. Here only the check that a listener may be made.
+/// The backlog a listener gets (`somaxconn` is the most).
 pub(crate) fn backlog_of(stack: &Stack, backlog: u32) -> Result<u32> {
     if stack.config().limits.somaxconn == 0 {
         return Err(Errno::EOPNOTSUPP);
@@ -699,10 +698,7 @@ pub(crate) fn to_time_wait(
         stack.tcp_ports.release(key.lport, &binding);
         return;
     }
-    if stack
-        .flows
-        .replace(key, Flow::Wait(alloc::boxed::Box::new(wait)), is_old)
-    {
+    if stack.flows.replace(key, Flow::Wait(Box::new(wait)), is_old) {
         stack.counters().tw.bump();
         stack.arm_chore(Chore::TimeWait, due);
     } else {

@@ -4,7 +4,6 @@
 
 use super::header::Segment;
 use super::tcb::{Ca, Rtx, Sent, Tcb};
-use crate::option::Congestion;
 use crate::seq;
 use crate::stack::Stack;
 
@@ -399,19 +398,21 @@ impl Tcb {
         now: u64,
     ) {
         // An acknowledgement of the original while the first retransmission is under way (RFC 3522).
-        if advanced && self.ca != Ca::Open {
-            if let (Some(first), Some((_, echo))) = (self.retrans_ts, segment.ts) {
-                if echo != 0 && seq::lt(echo, first) && self.undo_retrans.is_some() {
-                    if self.ca == Ca::Loss {
-                        stack.counters().spurious_rtos.bump();
-                        stack.counters().loss_undo.bump();
-                    } else {
-                        stack.counters().full_undo.bump();
-                    }
-                    self.undo();
-                    return;
-                }
+        if advanced
+            && self.ca != Ca::Open
+            && let (Some(first), Some((_, echo))) = (self.retrans_ts, segment.ts)
+            && echo != 0
+            && seq::lt(echo, first)
+            && self.undo_retrans.is_some()
+        {
+            if self.ca == Ca::Loss {
+                stack.counters().spurious_rtos.bump();
+                stack.counters().loss_undo.bump();
+            } else {
+                stack.counters().full_undo.bump();
             }
+            self.undo();
+            return;
         }
         match self.ca {
             Ca::Open => {
@@ -569,11 +570,6 @@ impl Tcb {
         } else if self.rtx.0 != Rtx::Reorder {
             self.arm_probe_or_rto(now);
         }
-    }
-
-    /// What `TCP_CONGESTION` tells.
-    pub fn congestion(&self) -> Congestion {
-        self.cc.kind
     }
 }
 

@@ -452,11 +452,12 @@ impl Tcb {
             }
             self.data_segs_out += 1;
         }
-        if let Some(urgent) = self.snd_urgent {
-            if seq::gt(urgent, seq) && urgent.wrapping_sub(seq) <= 0xffff {
-                emit.flags |= URG;
-                emit.urgent = urgent.wrapping_sub(seq) as u16;
-            }
+        if let Some(urgent) = self.snd_urgent
+            && seq::gt(urgent, seq)
+            && urgent.wrapping_sub(seq) <= 0xffff
+        {
+            emit.flags |= URG;
+            emit.urgent = urgent.wrapping_sub(seq) as u16;
         }
         let tcp_len = emit.len() + sent as usize;
         out.emit(&mut header, tcp_len);

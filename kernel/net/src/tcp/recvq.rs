@@ -55,11 +55,6 @@ impl RecvQueue {
         self.runs_len
     }
 
-    /// Runs beyond gaps.
-    pub fn run_count(&self) -> usize {
-        self.runs.len()
-    }
-
     pub fn footprint(&self) -> usize {
         self.footprint
     }
@@ -317,7 +312,7 @@ mod tests {
 
     #[test]
     fn any_order_with_any_overlap_gives_the_stream() {
-        let stream: Vec<u8> = (0..5000u32).map(|i| (i * 37 >> 2) as u8).collect();
+        let stream: Vec<u8> = (0..5000u32).map(|i| ((i * 37) >> 2) as u8).collect();
         let mut random = 99u64;
         let mut rand = move |n: usize| {
             random = random

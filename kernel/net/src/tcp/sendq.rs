@@ -80,16 +80,15 @@ impl SendQueue {
     /// Appends a few bytes: into the last chunk if nobody reads it and it has room.
     pub fn append_small(&mut self, bytes: &[u8], pool: &ChunkPool) {
         if let Some(last) = self.chunks.back_mut() {
-            if last.room >= bytes.len() {
-                if let TxSegment::Bytes(data, range) = &mut last.data {
-                    if let Some(memory) = Arc::get_mut(data) {
-                        memory[range.end..range.end + bytes.len()].copy_from_slice(bytes);
-                        range.end += bytes.len();
-                        last.room -= bytes.len();
-                        self.tail += bytes.len() as u64;
-                        return;
-                    }
-                }
+            if last.room >= bytes.len()
+                && let TxSegment::Bytes(data, range) = &mut last.data
+                && let Some(memory) = Arc::get_mut(data)
+            {
+                memory[range.end..range.end + bytes.len()].copy_from_slice(bytes);
+                range.end += bytes.len();
+                last.room -= bytes.len();
+                self.tail += bytes.len() as u64;
+                return;
             }
             // Several small writes in a row: gather them.
             let mut chunk = pool.take();

@@ -293,7 +293,6 @@ pub(crate) struct Tcb {
     pub dsack: Option<(u32, u32)>,
     pub fin_seq: Option<u32>,
     pub rcv_urgent: Option<u32>,
-    pub urgent_byte: Option<u8>,
     pub copied: u64,
     pub drs_mark: u64,
     pub drs_at: u64,
@@ -347,7 +346,6 @@ pub(crate) struct Tcb {
     pub dsack_dups: u32,
     pub reord_seen: u32,
     pub ooo_packets: u32,
-    pub created: u64,
 }
 
 /// The largest window without scaling, and our first.
@@ -428,7 +426,6 @@ impl Tcb {
             dsack: None,
             fin_seq: None,
             rcv_urgent: None,
-            urgent_byte: None,
             copied: 0,
             drs_mark: 0,
             drs_at: now,
@@ -470,7 +467,6 @@ impl Tcb {
             dsack_dups: 0,
             reord_seen: 0,
             ooo_packets: 0,
-            created: now,
             dst,
             opts,
         };

@@ -173,10 +173,10 @@ impl Tcb {
                         self.update_mss();
                     }
                     self.enter_loss(stack);
-                    if let Some(first) = self.sent.front().copied() {
-                        if first.len() > self.mss {
-                            self.split(0, self.mss);
-                        }
+                    if let Some(first) = self.sent.front().copied()
+                        && first.len() > self.mss
+                    {
+                        self.split(0, self.mss);
                     }
                     self.resend(stack, 0, now, false);
                 }

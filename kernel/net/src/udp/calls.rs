@@ -132,8 +132,7 @@ impl UdpSocket {
         &self,
         opts: &UdpOpts,
         dst: &Dst,
-        remote: (IpAddr, u16),
-        lport: u16,
+        (remote, lport): ((IpAddr, u16), u16),
         data: Arc<[u8]>,
         range: core::ops::Range<usize>,
         now: u64,
@@ -471,11 +470,11 @@ impl Socket for UdpSocket {
             let mut at = 0;
             while at < len {
                 let end = (at + segment).min(len);
-                self.send_one(&opts, &dst, remote, lport, data.clone(), at..end, now)?;
+                self.send_one(&opts, &dst, (remote, lport), data.clone(), at..end, now)?;
                 at = end;
             }
         } else {
-            self.send_one(&opts, &dst, remote, lport, data, 0..len, now)?;
+            self.send_one(&opts, &dst, (remote, lport), data, 0..len, now)?;
         }
         self.stack.drain_loopback();
         Ok(len)

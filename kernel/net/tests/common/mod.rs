@@ -323,7 +323,7 @@ impl World {
         let mut at = now + w.delay_ns;
         if w.ns_per_byte > 0 {
             let start = self.free_at[from].max(now);
-            if (start - now) / w.ns_per_byte > w.queue.max(1) {
+            if start - now > w.ns_per_byte * w.queue.max(1) {
                 self.lost += 1;
                 return;
             }

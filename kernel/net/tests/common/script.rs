@@ -239,7 +239,7 @@ pub fn tcp_frame(src: Ipv4Addr, seg: &Seg) -> Vec<u8> {
     t.extend_from_slice(&seg.seq.to_be_bytes());
     t.extend_from_slice(&seg.ack.to_be_bytes());
     let options = seg.options.len().div_ceil(4) * 4;
-    t.extend_from_slice(&[((20 + options) / 4 << 4) as u8, seg.flags]);
+    t.extend_from_slice(&[(((20 + options) / 4) << 4) as u8, seg.flags]);
     t.extend_from_slice(&seg.window.to_be_bytes());
     t.extend_from_slice(&[0; 4]);
     t.extend_from_slice(&seg.options);
