@@ -168,6 +168,28 @@ impl Interface {
         !packets.is_empty()
     }
 
+    /// The source for packets to `dst`: link-local to link-local, a preferred global one otherwise (RFC 6724's rules 2 and 3).
+    pub fn source_for(&self, dst: IpAddr) -> Option<IpAddr> {
+        let IpAddr::V6(to) = dst else {
+            return self.first_addr(true);
+        };
+        let o = to.octets();
+        let local = to.is_unicast_link_local() || to.is_multicast() && o[1] & 0xf <= 2;
+        let addrs = self.addrs.read();
+        let fits = |want_local: bool| {
+            addrs
+                .iter()
+                .filter(|a| !a.tentative)
+                .filter(|a| match a.cidr.addr {
+                    IpAddr::V6(own) => own.is_unicast_link_local() == want_local,
+                    IpAddr::V4(_) => false,
+                })
+                .max_by_key(|a| a.preferred_ns)
+                .map(|a| a.cidr.addr)
+        };
+        fits(local).or_else(|| fits(!local))
+    }
+
     /// The first address of the family of `like`, not tentative.
     pub fn first_addr(&self, ipv4: bool) -> Option<IpAddr> {
         self.addrs

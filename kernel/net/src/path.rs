@@ -4,7 +4,7 @@
 use alloc::collections::VecDeque;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::net::{IpAddr, Ipv4Addr};
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use errno::{Errno, Result};
@@ -18,7 +18,7 @@ use crate::query::Change;
 use crate::route::{Dst, Hop};
 use crate::stack::{CHORES, Chore, Stack, Timer, WHEELS};
 use crate::sync::SpinLock;
-use crate::{arp, icmp, tcp, udp};
+use crate::{arp, icmp, icmp6, ndisc, tcp, udp};
 
 /// How many packets of a queue are taken before others get a turn (`netdev_budget`).
 pub(crate) const BUDGET: usize = 64;
@@ -220,6 +220,7 @@ impl Stack {
                 counters.ip_in_delivers.bump();
                 icmp::input(self, &meta, packet, now);
             }
+            proto::ICMP6 if meta.dst.is_ipv6() => icmp6::input(self, &meta, packet, now),
             _ => {
                 counters.ip_in_unknown_protos.bump();
                 icmp::send_error(
@@ -272,12 +273,15 @@ impl Stack {
         if !iface.is_up() {
             return Err(Errno::ENETDOWN);
         }
-        let src = match src
-            .or(preferred)
-            .or_else(|| iface.first_addr(dst.is_ipv4()))
-        {
+        let preferred = preferred.filter(|addr| {
+            let addrs = iface.addrs.read();
+            !addrs.iter().any(|a| a.cidr.addr == *addr && a.tentative)
+        });
+        let src = match src.or(preferred).or_else(|| iface.source_for(dst)) {
             Some(src) => src,
             None if everybody => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            // Before there is an address, solicitations go out without one.
+            None if multicast && dst.is_ipv6() => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
             None => return Err(Errno::EADDRNOTAVAIL),
         };
         let directed = match dst {
@@ -346,7 +350,7 @@ impl Stack {
             dst.iface.transmit(packet);
         }
         if ask {
-            self.probe(&dst.iface, hop, Probe::Broadcast);
+            self.probe(&dst.iface, hop, Probe::Broadcast, now);
         }
         self.arm_neighbours(now);
         if let Hop::Neighbour(handle) = &dst.hop
@@ -369,17 +373,20 @@ impl Stack {
         }
     }
 
-    fn probe(&self, iface: &Interface, target: IpAddr, probe: Probe) {
+    fn probe(&self, iface: &Interface, target: IpAddr, probe: Probe, now: u64) {
         let last = match probe {
             Probe::Broadcast => None,
             Probe::Unicast(mac) => Some(mac),
         };
-        if let IpAddr::V4(target) = target {
-            let source = match iface.first_addr(true) {
-                Some(IpAddr::V4(a)) => a,
-                _ => Ipv4Addr::UNSPECIFIED,
-            };
-            arp::request(iface, target, last, source);
+        match target {
+            IpAddr::V4(target) => {
+                let source = match iface.first_addr(true) {
+                    Some(IpAddr::V4(a)) => a,
+                    _ => Ipv4Addr::UNSPECIFIED,
+                };
+                arp::request(iface, target, last, source);
+            }
+            IpAddr::V6(target) => ndisc::solicit(self, iface, target, last.is_some(), now),
         }
     }
 
@@ -547,12 +554,13 @@ impl Stack {
         const NEIGHBOURS: usize = Chore::Neighbours as usize;
         const TIME_WAIT: usize = Chore::TimeWait as usize;
         const DHCP: usize = Chore::Dhcp as usize;
+        const DISCOVERY: usize = Chore::Discovery as usize;
         match chore {
             NEIGHBOURS => {
                 let aged = self.neighbour_cache.age(now);
                 for (neighbour, probe) in aged.probes {
                     if let Some(iface) = self.interface(neighbour.index) {
-                        self.probe(&iface, neighbour.addr, probe);
+                        self.probe(&iface, neighbour.addr, probe, now);
                     }
                 }
                 for (neighbour, packets) in aged.given_up {
@@ -572,6 +580,7 @@ impl Stack {
                 }
             }
             DHCP => self.run_dhcp(now),
+            DISCOVERY => self.run_discovery(now),
             _ => {
                 let (failed, next) = self.fragments.lock().expire(now);
                 self.counters().ip_reasm_timeout.add(failed as u64);
@@ -587,8 +596,10 @@ impl Stack {
     fn unreachable(&self, packets: VecDeque<TxPacket>, now: u64) {
         for packet in packets {
             let bytes = packet.to_vec();
-            if bytes.len() > ETH {
-                icmp::own_unreachable(self, &bytes[ETH..], now);
+            match bytes.get(ETH) {
+                Some(first) if first >> 4 == 4 => icmp::own_unreachable(self, &bytes[ETH..], now),
+                Some(_) => icmp6::own_unreachable(self, &bytes[ETH..], now),
+                None => {}
             }
         }
     }

@@ -15,6 +15,7 @@ use crate::dhcp::Dhcp;
 use crate::flow::{FlowTable, Found, KeyedState};
 use crate::hash::Key;
 use crate::iface::{IfAddr, Interface};
+use crate::ndisc::Discovery;
 use crate::neigh::Neighbours;
 use crate::nic::Nic;
 use crate::path::Loopback;
@@ -43,9 +44,10 @@ pub(crate) enum Chore {
     TimeWait,
     Dhcp,
     Fragments,
+    Discovery,
 }
 
-pub(crate) const CHORES: usize = 4;
+pub(crate) const CHORES: usize = 5;
 /// Timer wheels: connections are spread over them.
 pub(crate) const WHEELS: usize = 4;
 
@@ -74,6 +76,7 @@ pub struct Stack {
     pub(crate) armed: AtomicU64,
     pub(crate) arm_hook: ArmHook,
     pub(crate) dhcp: SpinLock<Vec<Dhcp>>,
+    pub(crate) discovery: SpinLock<Vec<Discovery>>,
     pub(crate) leases: RwSpinLock<Vec<Lease>>,
     pub(crate) fragments: SpinLock<crate::frag::Fragments>,
     /// Tokens for ICMP errors and echoes: the time up to which they are spent.
@@ -111,6 +114,7 @@ impl Stack {
             armed: AtomicU64::new(u64::MAX),
             arm_hook: RwSpinLock::new(None),
             dhcp: SpinLock::new(Vec::new()),
+            discovery: SpinLock::new(Vec::new()),
             leases: RwSpinLock::new(Vec::new()),
             fragments: SpinLock::new(crate::frag::Fragments::new(config.limits.fragments, keyed)),
             icmp_spent: AtomicU64::new(0),
@@ -174,6 +178,7 @@ impl Stack {
                 }
             }
         }
+        self.start_ipv6(&iface, &config.ipv6, now);
         Ok(iface.index)
     }
 

@@ -16,6 +16,7 @@ use crate::checksum::{Parts, Sum};
 use crate::flow::{FlowKey, KeyedState};
 use crate::hash::Key;
 use crate::icmp::{self, IcmpError};
+use crate::icmp6;
 use crate::ip::{IpMeta, proto};
 use crate::nic::RxChecksum;
 use crate::option::{Membership, MtuDiscover};
@@ -540,14 +541,25 @@ pub(crate) fn input(stack: &Stack, meta: &IpMeta, mut packet: InPacket, now: u64
     }
     let Some(socket) = stack.udp.find(local, remote, index) else {
         counters.udp_no_ports.bump();
-        icmp::send_error(
-            stack,
-            meta,
-            &packet,
-            icmp::UNREACHABLE,
-            icmp::CODE_PORT,
-            now,
-        );
+        if meta.dst.is_ipv4() {
+            icmp::send_error(
+                stack,
+                meta,
+                &packet,
+                icmp::UNREACHABLE,
+                icmp::CODE_PORT,
+                now,
+            );
+        } else {
+            icmp6::send_error(
+                stack,
+                meta,
+                &packet,
+                icmp6::UNREACHABLE,
+                icmp6::CODE_PORT,
+                now,
+            );
+        }
         return;
     };
     let payload = packet.into_payload(meta.l4 + HEADER);

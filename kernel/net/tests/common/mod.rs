@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex};
 use net::nic::{
     Gso, GsoKind, Handler, Nic, NicCaps, NicStats, RxBuffer, RxChecksum, RxPacket, TxPacket,
 };
-use net::{Cidr, Config, Family, IfConfig, Ipv4Config, Kind, Socket, Stack};
+use net::{Cidr, Config, Family, IfConfig, Ipv4Config, Ipv6Config, Kind, Socket, Stack};
 
 pub const MS: u64 = 1_000_000;
 pub const SECOND: u64 = 1_000_000_000;
@@ -110,7 +110,7 @@ pub fn complete(packet: &TxPacket) -> Vec<Vec<u8>> {
         bytes[start + offset..start + offset + 2].copy_from_slice(&sum.to_be_bytes());
         return vec![bytes];
     };
-    assert_eq!(kind, GsoKind::Tcp4);
+    let v6 = kind == GsoKind::Tcp6;
     let header = &bytes[..header_len as usize];
     let payload = &bytes[header_len as usize..];
     assert!(!payload.is_empty());
@@ -120,11 +120,16 @@ pub fn complete(packet: &TxPacket) -> Vec<Vec<u8>> {
     for (i, piece) in payload.chunks(segment_size as usize).enumerate() {
         let mut frame = header.to_vec();
         frame.extend_from_slice(piece);
-        let total = (frame.len() - 14) as u16;
-        frame[16..18].copy_from_slice(&total.to_be_bytes());
-        frame[24..26].fill(0);
-        let sum = !fold(&frame[14..34], 0);
-        frame[24..26].copy_from_slice(&sum.to_be_bytes());
+        if v6 {
+            let total = (frame.len() - 54) as u16;
+            frame[18..20].copy_from_slice(&total.to_be_bytes());
+        } else {
+            let total = (frame.len() - 14) as u16;
+            frame[16..18].copy_from_slice(&total.to_be_bytes());
+            frame[24..26].fill(0);
+            let sum = !fold(&frame[14..34], 0);
+            frame[24..26].copy_from_slice(&sum.to_be_bytes());
+        }
         let here = seq.wrapping_add((i * segment_size as usize) as u32);
         frame[start + 4..start + 8].copy_from_slice(&here.to_be_bytes());
         if i + 1 < count {
@@ -132,7 +137,8 @@ pub fn complete(packet: &TxPacket) -> Vec<Vec<u8>> {
         }
         let len = (frame.len() - start) as u32;
         frame[start + 16..start + 18].fill(0);
-        let pseudo = u32::from(fold(&frame[26..34], 6 + len));
+        let addresses = if v6 { 22..54 } else { 26..34 };
+        let pseudo = u32::from(fold(&frame[addresses], 6 + len));
         let sum = !fold(&frame[start..], pseudo);
         frame[start + 16..start + 18].copy_from_slice(&sum.to_be_bytes());
         frames.push(frame);
@@ -257,6 +263,16 @@ impl World {
         offload: [bool; 2],
         change: impl Fn(&mut Config),
     ) -> World {
+        World::full(seed, weather, offload, change, |_| Ipv6Config::None)
+    }
+
+    pub fn full(
+        seed: u64,
+        weather: Weather,
+        offload: [bool; 2],
+        change: impl Fn(&mut Config),
+        ipv6: impl Fn(u8) -> Ipv6Config,
+    ) -> World {
         let mut rng = Rng(seed);
         let clock = Arc::new(AtomicU64::new(10 * SECOND + rng.below(SECOND)));
         let mut stacks = Vec::new();
@@ -276,6 +292,7 @@ impl World {
                             addr,
                             gateway: None,
                         },
+                        ipv6: ipv6(i + 1),
                         ..IfConfig::default()
                     },
                 )
