@@ -1,6 +1,7 @@
 //! Listening: who listens where, half-open connections, the accept queue, and SYN cookies when there are
 //! more half-open connections than a listener may have (RFC 4987).
 
+use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
