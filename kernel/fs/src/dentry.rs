@@ -47,8 +47,10 @@ struct Place {
 #[derive(Default)]
 struct Children {
     changes: u64,
-    map: Option<Box<HashMap<Arc<[u8]>, Weak<Dentry>, NameHash>>>,
+    map: Option<Box<NameMap>>,
 }
+
+type NameMap = HashMap<Arc<[u8]>, Weak<Dentry>, NameHash>;
 
 /// FNV-1a: names are short.
 #[derive(Clone, Copy, Default)]

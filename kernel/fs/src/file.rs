@@ -471,10 +471,11 @@ impl OpenFile {
     }
 
     fn tell(&self, mask: Mask, done: usize) {
-        if done > 0 && notify::active() {
-            if let Some(path) = &self.path {
-                notify::path_event(path, mask);
-            }
+        if done > 0
+            && notify::active()
+            && let Some(path) = &self.path
+        {
+            notify::path_event(path, mask);
         }
     }
 }

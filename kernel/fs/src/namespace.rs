@@ -275,7 +275,7 @@ impl Namespace {
         }
         let mut walker = Walker::new(self, start, path, flags)?;
         loop {
-            let (last, trailing) = walker.to_parent()?;
+            let (last, trailing) = walker.walk_to_parent()?;
             let found = match last {
                 Last::Dot => walker.at.clone(),
                 Last::DotDot => {
@@ -314,7 +314,7 @@ impl Namespace {
         flags: LookupFlags,
     ) -> Result<Parent> {
         let mut walker = Walker::new(self, start, path, flags)?;
-        let (last, trailing_slash) = walker.to_parent()?;
+        let (last, trailing_slash) = walker.walk_to_parent()?;
         let (name, kind) = match last {
             Last::Name(range) => (walker.text(range).to_vec(), ParentKind::Name),
             Last::Dot => (Vec::new(), ParentKind::Dot),
@@ -425,7 +425,7 @@ impl<'a> Walker<'a> {
             links: 0,
         };
         if path.first() == Some(&b'/') {
-            walker.to_root()?;
+            walker.go_to_root()?;
         }
         Ok(walker)
     }
@@ -435,7 +435,7 @@ impl<'a> Walker<'a> {
         self.text.get(range).unwrap_or_default()
     }
 
-    fn to_root(&mut self) -> Result<()> {
+    fn go_to_root(&mut self) -> Result<()> {
         if self.flags.contains(LookupFlags::BENEATH) {
             return Err(Errno::EXDEV);
         }
@@ -464,7 +464,7 @@ impl<'a> Walker<'a> {
     }
 
     /// Walks all components but the last. Returns that and whether a slash follows it.
-    pub fn to_parent(&mut self) -> Result<(Last, bool)> {
+    pub fn walk_to_parent(&mut self) -> Result<(Last, bool)> {
         let Some(mut component) = self.next() else {
             // Only slashes, or nothing more behind a link that jumped.
             return Ok((Last::Dot, !self.text.is_empty()));
@@ -592,7 +592,7 @@ impl<'a> Walker<'a> {
                 self.text = Cow::Owned(text);
                 self.position = 0;
                 if absolute {
-                    self.to_root()?;
+                    self.go_to_root()?;
                 }
                 Ok(())
             }

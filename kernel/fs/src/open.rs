@@ -119,7 +119,7 @@ impl Namespace {
     ) -> Result<(Path, bool)> {
         let mut walker = Walker::new(self, start, path, how)?;
         loop {
-            let (last, trailing) = walker.to_parent()?;
+            let (last, trailing) = walker.walk_to_parent()?;
             let name = match last {
                 Last::Name(name) => name,
                 Last::Dot | Last::DotDot if flags.contains(OpenFlags::EXCL) => {

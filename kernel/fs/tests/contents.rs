@@ -258,6 +258,27 @@ fn writing_drops_setuid() {
 }
 
 #[test]
+fn stores_behind_the_end_do_not_come_to_light() {
+    let volume = disk::volume(16);
+    let w = World::over(disk::mount(&volume));
+    let file = open_rw(&w, "/f");
+    common::write_at(&file, 0, &[7; 100]).unwrap();
+    let cache = cache_of(&file);
+    cache.page_for_write(0).unwrap().write(98, &[9; 50]);
+    file.file().sync(false).unwrap();
+    drop((cache, file));
+    w.ns.unmount_all().unwrap();
+    let w = World::over(disk::mount(&volume));
+    let file = open_rw(&w, "/f");
+    common::write_at(&file, 5000, b"end").unwrap();
+    let mut expected = vec![7; 98];
+    expected.extend([9; 2]);
+    expected.resize(5000, 0);
+    assert_eq!(common::read_at(&file, 0, 5000).unwrap(), expected);
+    w.ns.unmount_all().unwrap();
+}
+
+#[test]
 fn seals_hold() {
     use fs::tmpfs::{Seals, add_seals, memfd, seals};
     let file = memfd(b"m", true, &fs::Credentials::ROOT).unwrap();

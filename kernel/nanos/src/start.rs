@@ -80,6 +80,7 @@ fn start(boot: &'static BootInfo) -> Result<(), StartError> {
     }
     name_machine(&manifest);
     let namespace = files::mount(disk.root, &manifest)?;
+    fs::cache::start_writeback().map_err(StartError::Root)?;
     gather_entropy(&devices);
     network::start(&manifest, &devices.nics);
     console::start(devices.uart.clone());

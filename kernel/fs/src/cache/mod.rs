@@ -83,6 +83,8 @@ pub struct PageCache {
     hand: AtomicU64,
     resident: AtomicUsize,
     writable_mappings: AtomicUsize,
+    /// Stores through a mapping may have reached behind the end of the file.
+    stored_to: AtomicBool,
 }
 
 impl PageCache {
@@ -104,6 +106,7 @@ impl PageCache {
             hand: AtomicU64::new(0),
             resident: AtomicUsize::new(0),
             writable_mappings: AtomicUsize::new(0),
+            stored_to: AtomicBool::new(false),
         });
         if !in_memory {
             shrink::register(&cache);

@@ -73,12 +73,26 @@ impl Readahead {
                 return;
             }
         };
+        if short_of_memory() {
+            // What is asked for now will be read page by page.
+            return;
+        }
         cache.start_read(from, to);
     }
 }
 
+/// Whether pages read on suspicion would push out others that are in use.
+fn short_of_memory() -> bool {
+    let stats = machine::mem::stats();
+    stats.free < stats.total / 32
+}
+
 /// Reads around a page fault.
 pub(super) fn around(cache: &PageCache, index: u64) {
+    if short_of_memory() {
+        cache.start_read(index, index + 1);
+        return;
+    }
     if cache.page_count() <= WHOLE {
         cache.start_read(0, WHOLE);
         return;

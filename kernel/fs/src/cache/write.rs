@@ -47,6 +47,7 @@ impl PageCache {
                 continue;
             }
             let reserved = self.reserve(index, &page)?;
+            self.stored_to.store(true, Ordering::Relaxed);
             if self.make_dirty(index, &page, reserved) {
                 self.store.modified();
                 return Ok(frame);

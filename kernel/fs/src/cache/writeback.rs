@@ -12,7 +12,7 @@ use machine::{mem::Frame, sync::SpinLock};
 use sched::{MutexGuard, SpawnOptions, WaitQueue};
 
 use super::{
-    PageCache,
+    PAGE, PageCache,
     page::{DIRTY, Page, RESERVED, WRITING},
     shrink,
 };
@@ -207,6 +207,8 @@ pub(crate) fn tidy() -> bool {
 /// `EAGAIN` when the thread cannot be made.
 pub fn start_writeback() -> Result<()> {
     shrink::install();
+    // A dentry with its inode takes some 600 bytes: at most about 2 % of memory.
+    crate::dentry::set_limit((machine::mem::stats().total / 8).clamp(512, 65_536));
     sched::spawn(SpawnOptions::named("writeback"), || {
         let mut next_ns = 0;
         loop {
@@ -254,6 +256,7 @@ impl PageCache {
             at = start + run.len() as u64;
             // From here a store through a mapping makes the page dirty again.
             self.for_observers(|observer| observer.write_protect(start, at));
+            self.clear_behind_end(start, &run);
             let frames: Vec<Frame> = run.iter().map(|page| page.frame().clone()).collect();
             let written = self.store.write(start, &frames, self.size());
             drop(frames);
@@ -270,6 +273,24 @@ impl PageCache {
             }
         }
         result
+    }
+
+    /// Zeroes what a mapping has stored behind the end of the file, so that it does not reach the
+    /// disk, where it would come to light when the file grows. Not while somebody writes, whose data
+    /// may be there before the size says so.
+    fn clear_behind_end(&self, start: u64, run: &[Arc<Page>]) {
+        if !self.stored_to.load(Ordering::Relaxed) {
+            return;
+        }
+        let Some(_writer) = self.writer.try_lock() else {
+            return;
+        };
+        let size = self.size();
+        let place = (size / PAGE).checked_sub(start);
+        if let Some(page) = place.and_then(|place| run.get(place as usize)) {
+            let valid = (size % PAGE) as usize;
+            page.frame().fill(valid, PAGE as usize - valid, 0);
+        }
     }
 
     /// Takes the next run of consecutive dirty pages out of the dirty set.

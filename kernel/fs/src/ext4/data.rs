@@ -247,13 +247,11 @@ impl PageStore for Node {
         let ino = self.ino();
         let grows = end > self.size_on_disk();
         if grows || runs.iter().any(|run| run.unwritten) {
-            let last = runs.len() - 1;
             let attrs = self.fs.change_or_make_room(|volume| {
-                for (at, run) in runs.iter().enumerate() {
-                    let size = (grows && at == last).then_some(end);
-                    if run.unwritten || size.is_some() {
-                        volume.mark_written(ino, run.logical, run.len, size)?;
-                    }
+                for run in &runs {
+                    // Each run brings the end of the file with it: blocks behind it are not data.
+                    let run_end = (u64::from(run.logical) + u64::from(run.len)) * block;
+                    volume.mark_written(ino, run.logical, run.len, Some(run_end.min(end)))?;
                 }
                 volume.attrs(ino)
             })?;

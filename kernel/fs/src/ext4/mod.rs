@@ -63,6 +63,9 @@ pub struct Ext4Fs {
     promised: AtomicU64,
     /// Something waits for a commit.
     changed: AtomicBool,
+    /// Something was changed since the mount. Access times alone do not count: they reach the disk
+    /// when it is written anyway, so that a program that only reads leaves it alone.
+    used: AtomicBool,
 }
 
 #[derive(Default)]
@@ -136,6 +139,7 @@ impl Ext4Fs {
             free: AtomicU64::new(free),
             promised: AtomicU64::new(0),
             changed: AtomicBool::new(false),
+            used: AtomicBool::new(false),
         });
         // The root must be there, so that `root` cannot fail later.
         fs.inode(ROOT_INO)?;
@@ -167,6 +171,7 @@ impl Ext4Fs {
     }
 
     fn note_change(&self) {
+        self.used.store(true, Ordering::Relaxed);
         if !self.changed.swap(true, Ordering::AcqRel) {
             cache::want_ticks();
         }
@@ -294,7 +299,6 @@ impl Ext4Fs {
 
     fn restless(&self, node: Arc<Node>) {
         self.restless.lock().push(node);
-        self.note_change();
     }
 
     fn group(&self) -> usize {
@@ -373,7 +377,11 @@ impl FileSystem for Ext4Fs {
         }
         let written = cache::flush_group(self.group());
         self.reap();
-        let settled = self.settle_times();
+        let settled = if self.used.load(Ordering::Relaxed) {
+            self.settle_times()
+        } else {
+            Ok(())
+        };
         self.changed.store(false, Ordering::Release);
         let unmounted = self.look(|volume| volume.unmount());
         written.and(settled).and(unmounted)

@@ -115,8 +115,14 @@ impl Node {
         }
     }
 
-    /// Changes times in memory; the volume is told later.
+    /// Changes times in memory; the volume is told soon.
     pub(super) fn set_times(&self, set: impl FnOnce(&mut Attrs)) {
+        self.set_times_lazily(set);
+        self.fs.note_change();
+    }
+
+    /// Changes times in memory; the volume is told when it changes anyway.
+    fn set_times_lazily(&self, set: impl FnOnce(&mut Attrs)) {
         set(&mut self.attrs.lock());
         self.newer_times.store(true, Ordering::Release);
         if !self.listed.swap(true, Ordering::AcqRel)
@@ -304,7 +310,7 @@ impl Inode for Ext4Inode {
     fn touch_atime(&self) {
         if !self.node.fs.read_only {
             let now = from_time(now());
-            self.node.set_times(|attrs| attrs.atime = now);
+            self.node.set_times_lazily(|attrs| attrs.atime = now);
         }
     }
 
@@ -490,6 +496,9 @@ impl Inode for Ext4Inode {
             fs.change_or_make_room(|volume| volume.punch_hole(ino, offset, len))?;
         }
         if !mode.contains(FallocateMode::PUNCH_HOLE) {
+            // The volume clears the end of the block in which the file ended.
+            cache.flush(0, u64::MAX)?;
+            let _held = cache.hold_writeback();
             fs.change_or_make_room(|volume| volume.fallocate(ino, offset, len, keep_size))?;
             if !keep_size && end > cache.size() {
                 writer.truncate(end);
