@@ -103,8 +103,13 @@ pub struct UsedPeek {
 impl UsedPeek {
     /// Whether there is something. May be out of date at once, in both directions.
     pub fn any(&self) -> bool {
-        self.memory.atomic16(self.index_at).load(Ordering::Acquire)
-            != self.taken.load(Ordering::Relaxed)
+        self.count() != 0
+    }
+
+    /// How many chains there are, if the device is to be believed.
+    pub fn count(&self) -> u16 {
+        let used = self.memory.atomic16(self.index_at).load(Ordering::Acquire);
+        used.wrapping_sub(self.taken.load(Ordering::Relaxed))
     }
 }
 

@@ -151,10 +151,11 @@ impl VirtioNet {
         };
         let count = max_pairs.min(cpu::count().max(1) as u16).min(MAX_PAIRS);
         let indirect = device.has(ring::INDIRECT_DESC);
+        let large = device.has(feature::GUEST_TSO4) || device.has(feature::GUEST_TSO6);
         let mut pairs = Vec::new();
         for pair in 0..count {
             let (queue, notifier) = device.queue(2 * pair, RX_QUEUE_SIZE)?;
-            let rx = Arc::new(RxQueue::new(queue, notifier, merge));
+            let rx = Arc::new(RxQueue::new(queue, notifier, merge, large));
             let (queue, notifier) = device.queue(2 * pair + 1, TX_QUEUE_SIZE)?;
             let tx = Arc::new(TxQueue::new(queue, notifier, indirect));
             pairs.push((rx, tx));

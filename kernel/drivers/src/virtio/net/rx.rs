@@ -21,8 +21,10 @@ use crate::{
 /// Bytes of a buffer: a packet of the usual MTU, its header, and a slab class of the kernel's heap.
 pub(super) const BUFFER_LEN: usize = 2048;
 
-/// Buffers that are out at first; after the first packets, as many as the ring holds.
-const FIRST_FILL: usize = 32;
+/// Buffers that are out at first, without and with packets of 64 KiB. Twice as many as soon as half of them were used
+/// by the time the queue is polled, up to the size of the ring: memory and start-up time follow the load.
+const FIRST_FILL: usize = 16;
+const FIRST_FILL_LARGE: usize = 2 * MAX_MERGED;
 
 /// Packets taken in one go: the lock is not held while they are delivered.
 const BATCH: usize = 16;
@@ -59,7 +61,7 @@ pub(super) struct RxQueue {
 }
 
 impl RxQueue {
-    pub(super) fn new(mut ring: Queue, notifier: Notifier, merge: bool) -> RxQueue {
+    pub(super) fn new(mut ring: Queue, notifier: Notifier, merge: bool, large: bool) -> RxQueue {
         ring.disable_interrupts();
         let size = usize::from(ring.size());
         let mut out = Vec::new();
@@ -69,7 +71,7 @@ impl RxQueue {
             peek: ring.peek(),
             state: SpinLock::new(State {
                 out,
-                target: size.min(FIRST_FILL),
+                target: size.min(if large { FIRST_FILL_LARGE } else { FIRST_FILL }),
                 partial: None,
                 skip: 0,
                 ring,
@@ -135,12 +137,18 @@ impl RxQueue {
     /// Takes up to `budget` packets.
     pub(super) fn receive(&self, budget: usize, deliver: &mut dyn FnMut(RxPacket)) -> usize {
         let mut total = 0;
+        let waiting = usize::from(self.peek.count());
+        if waiting > 0 {
+            let mut state = self.state.lock();
+            if waiting >= state.target / 2 {
+                state.target = state.out.len().min(2 * state.target);
+            }
+        }
         while total < budget && self.peek.any() {
             let mut batch: SmallVec<[RxPacket; BATCH]> = SmallVec::new();
             let most = BATCH.min(budget - total);
             let kick = {
                 let mut state = self.state.lock();
-                state.target = state.out.len();
                 while batch.len() < most {
                     match self.next_packet(&mut state) {
                         Some(packet) => batch.push(packet),

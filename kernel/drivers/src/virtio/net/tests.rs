@@ -173,6 +173,29 @@ fn one_interrupt_for_each_time_it_is_asked_for() {
     }
 }
 
+/// How many buffers the device has.
+fn buffers_out(fake: &Fake) -> usize {
+    std::iter::from_fn(|| fake.next(0)).count()
+}
+
+#[test]
+fn buffers_follow_the_load() {
+    let (fake, nic) = card(ALL & !feature::GUEST_TSO4 & !feature::GUEST_TSO6);
+    for _ in 0..20 {
+        deliver(&fake, header(1), &[1; 60], 2048);
+        assert_eq!(received(&nic).len(), 1);
+    }
+    assert_eq!(buffers_out(&fake), 16);
+    let (fake, nic) = card(ALL);
+    for burst in [20, 60, 100, 200] {
+        for _ in 0..burst {
+            deliver(&fake, header(1), &[1; 60], 2048);
+        }
+        assert_eq!(received(&nic).len(), burst);
+    }
+    assert_eq!(buffers_out(&fake), 256);
+}
+
 #[test]
 fn budgets_hold() {
     let (fake, nic) = card(ALL);
