@@ -258,3 +258,46 @@ fn typing_and_the_power_button() -> Result<()> {
     }
     Ok(())
 }
+
+/// Checksums and segmentation left to the card, and merged receive buffers.
+#[test]
+fn offloads_against_a_linux_host() -> Result<()> {
+    if !Path::new("/dev/net/tun").exists() {
+        eprintln!("not run: this machine has no /dev/net/tun");
+        return Ok(());
+    }
+    for (machine, device) in [
+        ("microvm,acpi=on", "virtio-net-device"),
+        ("q35", "virtio-net-pci"),
+    ] {
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/offload.py");
+        let output = Command::new("timeout")
+            .args([
+                "--kill-after=5",
+                "120",
+                "unshare",
+                "--net",
+                "--map-root-user",
+            ])
+            .args(["python3", script, "qemu-system-x86_64"])
+            .args(["-machine", machine, "-smp", "2", "-m", "64"])
+            .args(["-accel", "tcg,thread=multi", "-cpu", "max"])
+            .args(["-nodefaults", "-no-user-config", "-display", "none"])
+            .args(["-serial", "stdio", "-no-reboot"])
+            .args(["-device", "isa-debug-exit,iobase=0x501,iosize=4"])
+            .args(["-global", "virtio-mmio.force-legacy=false"])
+            .args(["-netdev", "tap,id=net,ifname=tap0,script=no,downscript=no"])
+            .args(["-device", &format!("{device},netdev=net,host_mtu=9000")])
+            .args(["-append", "offload", "-kernel"])
+            .arg(kernel()?)
+            .stdin(Stdio::null())
+            .output()?;
+        let text = String::from_utf8_lossy(&output.stdout).into_owned()
+            + &String::from_utf8_lossy(&output.stderr);
+        ensure!(
+            output.status.success() && text.contains("acknowledged"),
+            "{machine}: {text}"
+        );
+    }
+    Ok(())
+}
