@@ -36,6 +36,7 @@ pub fn start(manifest: &Manifest, nics: &[Arc<dyn Nic>]) {
     if let Err(error) = net::run(&stack) {
         log::error!("the network does not run: {error}");
     }
+    linux::socket::set_stack(stack);
 }
 
 fn interface(wanted: &Interface) -> Result<IfConfig, alloc::string::String> {
