@@ -5,7 +5,7 @@
 use crate::cache::{Cache, Id, Kind, NumberMap};
 use crate::group::Group;
 use crate::journal::Journal;
-use crate::superblock::{Live, Super};
+use crate::superblock::{Live, STATE_ERROR, Super};
 use crate::{BlockDevice, Clock, Error, Ino, Result, Timestamp, group, sums};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -29,6 +29,8 @@ pub struct Ext4<D> {
     pub(crate) clock: Clock,
     pub(crate) random: u64,
     pub(crate) read_only: bool,
+    /// Committed changes could not be written.
+    pub(crate) failed: bool,
     pub(crate) bulk: bool,
     /// Something has been written since mount or the last clean unmount.
     pub(crate) in_use: bool,
@@ -81,6 +83,7 @@ impl<D: BlockDevice> Ext4<D> {
             clock,
             random: seed | 1,
             read_only: true,
+            failed: false,
             bulk: false,
             in_use: false,
             journal: None,
@@ -264,6 +267,11 @@ impl<D: BlockDevice> Ext4<D> {
             }
             Err(error) => {
                 self.undo_op();
+                if let Error::Corrupt { .. } = error {
+                    // So that e2fsck looks at all of it next time, as Linux marks it.
+                    self.sb.state |= STATE_ERROR;
+                    self.super_dirty = true;
+                }
                 Err(error)
             }
         }

@@ -336,7 +336,7 @@ impl<D: BlockDevice> Ext4<D> {
     pub(crate) fn node(&mut self, ino: Ino) -> Result<Node> {
         if ino == 0 || ino > self.sb.inodes || (ino < self.sb.first_inode && ino != crate::ROOT_INO)
         {
-            return Err(Error::corrupt("inode number"));
+            return Err(Error::NotFound);
         }
         let node = self.raw_node(ino)?;
         if node.mode & 0o170000 == 0 || (node.nlink == 0 && !self.orphans.contains(&ino)) {

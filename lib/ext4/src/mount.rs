@@ -129,7 +129,8 @@ impl<D: BlockDevice> Ext4<D> {
         Ok(())
     }
 
-    /// Whether changes are refused: mounted so, or after the device failed during a commit.
+    /// Whether changes are refused: mounted so, or after the device failed during a commit. In the second case every
+    /// call that would make something durable fails with `Io`.
     pub fn is_read_only(&self) -> bool {
         self.read_only
     }
@@ -163,18 +164,22 @@ impl<D: BlockDevice> Ext4<D> {
     pub fn fsync(&mut self, ino: Ino, data_only: bool) -> Result<()> {
         match self.changed.get(&ino) {
             Some(&more_than_times) if more_than_times || !data_only => self.sync(),
-            _ => Ok(self.device.flush()?),
+            _ => {
+                self.check_alive()?;
+                Ok(self.device.flush()?)
+            }
         }
     }
 
     /// Brings blocks that are only in the journal to their own places, so that a later recovery or unmount is short.
     /// A kernel calls this when idle.
     pub fn write_back(&mut self) -> Result<()> {
+        self.commit()?;
         if self.read_only {
             return Ok(());
         }
-        self.commit()?;
-        self.checkpoint()
+        let result = self.checkpoint();
+        self.note_failure(result)
     }
 
     /// Metadata blocks in memory.

@@ -53,6 +53,8 @@ pub(crate) mod ro_compat {
 
 /// `s_state`: cleanly unmounted.
 pub(crate) const STATE_VALID: u16 = 1;
+/// `s_state`: errors were found.
+pub(crate) const STATE_ERROR: u16 = 2;
 /// `s_flags`: directory hashes take characters as unsigned.
 const FLAG_UNSIGNED_HASH: u32 = 2;
 

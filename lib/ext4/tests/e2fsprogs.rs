@@ -398,3 +398,73 @@ fn volumes_made_here_can_be_resized_and_tuned() {
     fs.unmount().unwrap();
     fsck(&path);
 }
+
+#[test]
+fn journals_written_by_e2fsprogs_are_replayed() {
+    for open in ["jo", "jo -c -v 2", "jo -c -v 3"] {
+        for features in ["^64bit", "64bit"] {
+            let folder = TempDir::new();
+            let path = folder.join("image");
+            mke2fs(&path, &["-b", "4096", "-O", features], "60M");
+            let mut fs = Ext4::mount(device(&path), rw()).unwrap();
+            let ino = fs.create(ROOT_INO, b"f", &file()).unwrap().ino;
+            fs.write_at(ino, 0, &[1; 3 * 4096]).unwrap();
+            let block = fs.map(ino, 0, 1).unwrap().physical.unwrap();
+            fs.unmount().unwrap();
+            // Three transactions: blocks 0 and 1 are logged, block 1 is revoked, block 2 is logged twice. The first
+            // copy starts with the journal's magic number and so is escaped.
+            let copy = |name: &str, fill: u8, magic: bool| {
+                let mut bytes = vec![fill; 4096];
+                if magic {
+                    bytes[..4].copy_from_slice(&[0xc0, 0x3b, 0x39, 0x98]);
+                }
+                let path = folder.join(name);
+                fs::write(&path, bytes).unwrap();
+                path
+            };
+            let (a, b, c) = (copy("a", 2, true), copy("b", 3, false), copy("c", 4, false));
+            let script = folder.join("script");
+            let commands = format!(
+                "{open}\njw -b {block} {}\njw -b {},{} {}\njw -r {}\njw -b {} {}\njc\n",
+                text(&a),
+                block + 1,
+                block + 2,
+                text(&b),
+                block + 1,
+                block + 2,
+                text(&c)
+            );
+            // A file of two blocks for the second transaction.
+            fs::write(&b, vec![3; 8192]).unwrap();
+            fs::write(&script, commands).unwrap();
+            let out = run("debugfs", &["-w", "-f", text(&script), text(&path)]);
+            let said = String::from_utf8_lossy(&out.stdout).into_owned()
+                + &String::from_utf8_lossy(&out.stderr);
+            let copy = folder.join("copy");
+            fs::copy(&path, &copy).unwrap();
+
+            let check = |fs: &mut Ext4<ext4::FileDevice>, who: &str| {
+                let mut data = vec![0; 3 * 4096];
+                fs.read_at(ino, 0, &mut data).unwrap();
+                assert_eq!(
+                    data[..4],
+                    [0xc0, 0x3b, 0x39, 0x98],
+                    "{open}, {features}, {who}: {said}"
+                );
+                let at = [data[4096 - 1], data[4096], data[8192]];
+                assert_eq!(at, [2, 1, 4], "{open}, {features}, {who}: {said}");
+            };
+            let mut reader = Ext4::mount(device(&path), MountOptions::read_only()).unwrap();
+            check(&mut reader, "in memory");
+            let mut writer = Ext4::mount(device(&path), rw()).unwrap();
+            check(&mut writer, "on disk");
+            writer.create(ROOT_INO, b"g", &file()).unwrap();
+            writer.unmount().unwrap();
+            fsck(&path);
+            // e2fsck must see the same in the log.
+            run("e2fsck", &["-fy", text(&copy)]);
+            let mut judge = Ext4::mount(device(&copy), MountOptions::read_only()).unwrap();
+            check(&mut judge, "by e2fsck");
+        }
+    }
+}

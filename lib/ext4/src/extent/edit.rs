@@ -164,8 +164,10 @@ impl<D: BlockDevice> Ext4<D> {
             if ext.end() <= from {
                 break;
             }
-            let start = ext.logical.max(from);
             let end = ext.end().min(to);
+            // Not more than some groups in one go: each has a bitmap to change.
+            let most = self.sb.blocks_per_group.saturating_mul(16);
+            let start = ext.logical.max(from).max(end.saturating_sub(most));
             self.free_run(
                 ext.physical + u64::from(start - ext.logical),
                 end - start,

@@ -39,14 +39,26 @@ impl<D: BlockDevice> Ext4<D> {
     /// Commits the running transaction. Returns false if there was nothing to commit. When the device fails the file
     /// system becomes read-only.
     pub(crate) fn commit(&mut self) -> Result<bool> {
+        self.check_alive()?;
         if !self.is_changed() || self.read_only {
             return Ok(false);
         }
         let result = self.commit_inner();
+        self.note_failure(result).map(|()| true)
+    }
+
+    /// Fails if changes were lost before: nothing may look durable after that.
+    pub(crate) fn check_alive(&self) -> Result<()> {
+        if self.failed { Err(Error::Io) } else { Ok(()) }
+    }
+
+    /// After an error while writing metadata the file system takes no more changes.
+    pub(crate) fn note_failure<T>(&mut self, result: Result<T>) -> Result<T> {
         if result.is_err() {
+            self.failed = true;
             self.read_only = true;
         }
-        result.map(|()| true)
+        result
     }
 
     fn commit_inner(&mut self) -> Result<()> {
@@ -320,6 +332,7 @@ impl<D: BlockDevice> Ext4<D> {
     /// Writes everything out and marks the volume clean. Inodes that lost their last link are freed. Further calls are
     /// allowed and make the volume dirty again.
     pub fn unmount(&mut self) -> Result<()> {
+        self.check_alive()?;
         if self.read_only {
             return Ok(());
         }
@@ -338,6 +351,12 @@ impl<D: BlockDevice> Ext4<D> {
         if !self.in_use {
             return Ok(());
         }
+        let result = self.end_use();
+        self.note_failure(result)
+    }
+
+    /// Empties the log and marks the volume clean.
+    fn end_use(&mut self) -> Result<()> {
         self.checkpoint()?;
         self.device.flush()?;
         if let Some(mut journal) = self.journal.take() {
