@@ -37,6 +37,8 @@ pub type Receiver = Arc<dyn Fn(&[u8]) + Send + Sync>;
 pub struct Uart {
     ports: Ports,
     irq: u8,
+    /// How many bytes the transmitter takes at once.
+    burst: usize,
     /// Held while the FIFO is fed, so that the output of two CPUs does not mix inside a burst.
     sending: IrqLock<()>,
     receiving: Once<IrqHandle>,
@@ -62,11 +64,18 @@ impl Uart {
             modem_control: port(reg::MODEM_CONTROL)?,
             line_status: port(reg::LINE_STATUS)?,
         };
-        (ports.line_status.read() != 0xff).then(|| {
-            ports.fifo_control.write(FIFO_ON);
+        let status = ports.line_status.read();
+        (status != 0xff).then(|| {
+            // Turning the FIFO on throws away input that is there from the start (a pipe into the tool): then the port
+            // stays as it is and takes byte by byte.
+            let fifo = status & DATA_READY == 0;
+            if fifo {
+                ports.fifo_control.write(FIFO_ON);
+            }
             Uart {
                 ports,
                 irq,
+                burst: if fifo { FIFO_LEN } else { 1 },
                 sending: IrqLock::new(()),
                 receiving: Once::new(),
             }
@@ -76,7 +85,7 @@ impl Uart {
     /// Sends `bytes`: one look at the status for each FIFO full, since every access costs an exit from the virtual
     /// machine. Gives up on a port whose transmitter never empties.
     pub fn write(&self, bytes: &[u8]) {
-        for burst in bytes.chunks(FIFO_LEN) {
+        for burst in bytes.chunks(self.burst) {
             let _one_at_a_time = self.sending.lock();
             let mut tries = 0u32;
             while self.ports.line_status.read() & TRANSMIT_EMPTY == 0 {
