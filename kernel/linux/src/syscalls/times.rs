@@ -66,6 +66,7 @@ fn set_wall(ns: u64) -> Result<usize> {
         return Err(Errno::EINVAL);
     }
     time::set_wall(ns);
+    crate::files::timerfd::clock_was_set();
     Ok(0)
 }
 
