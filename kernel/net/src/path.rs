@@ -38,6 +38,8 @@ struct LoopQueue {
 #[derive(Default)]
 pub(crate) struct Loopback {
     queues: [LoopQueue; LOOPS],
+    /// Packets in all queues: one look tells that there is nothing to do.
+    waiting: AtomicUsize,
 }
 
 impl Stack {
@@ -412,6 +414,7 @@ impl Stack {
         if packets.len() < LOOP_LIMIT {
             packets.push_back(packet);
             queue.len.store(packets.len(), Ordering::Release);
+            self.loopback.waiting.fetch_add(1, Ordering::AcqRel);
         }
     }
 
@@ -428,6 +431,7 @@ impl Stack {
         if packets.len() < LOOP_LIMIT {
             packets.push_back(copy);
             queue.len.store(packets.len(), Ordering::Release);
+            self.loopback.waiting.fetch_add(1, Ordering::AcqRel);
         }
     }
 
@@ -446,9 +450,11 @@ impl Stack {
     /// Delivers what was sent over `lo`. Called wherever a packet may have been sent and no lock is held.
     #[inline]
     pub(crate) fn drain_loopback(&self) {
-        for queue in &self.loopback.queues {
-            if queue.len.load(Ordering::Acquire) != 0 {
-                self.drain_queue(queue);
+        if self.loopback.waiting.load(Ordering::Acquire) != 0 {
+            for queue in &self.loopback.queues {
+                if queue.len.load(Ordering::Acquire) != 0 {
+                    self.drain_queue(queue);
+                }
             }
         }
     }
@@ -469,6 +475,7 @@ impl Stack {
                     packet
                 };
                 let Some(packet) = packet else { break };
+                self.loopback.waiting.fetch_sub(1, Ordering::AcqRel);
                 self.input(&lo, InPacket::looped(packet), now);
             }
             queue.draining.store(false, Ordering::Release);

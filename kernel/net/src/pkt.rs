@@ -1,6 +1,7 @@
 //! A packet on its way in: one contiguous head that holds all headers, and the bytes that follow, each
 //! in the memory it arrived in. From a card, from the loopback and from reassembly alike.
 
+use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::ops::Range;
@@ -179,7 +180,8 @@ pub(crate) fn payload_footprint(payload: &Payload) -> usize {
 #[derive(Debug)]
 enum Head {
     Buffer(RxBuffer),
-    Inline(Header),
+    /// In a box: packets from cards are not to carry its room about.
+    Inline(Box<Header>),
     Dense(Vec<u8>),
 }
 
@@ -209,7 +211,7 @@ impl InPacket {
     /// A packet sent over the loopback: it never left this memory, so its checksum is not looked at.
     pub fn looped(packet: TxPacket) -> InPacket {
         InPacket {
-            head: Head::Inline(packet.header),
+            head: Head::Inline(Box::new(packet.header)),
             rest: packet
                 .segments
                 .into_iter()
@@ -262,7 +264,7 @@ impl InPacket {
             Head::Buffer(b) => b.truncate(len),
             Head::Inline(h) => {
                 if let Some(cut) = Header::from_slice(&h[..len]) {
-                    *h = cut;
+                    **h = cut;
                 }
             }
             Head::Dense(v) => v.truncate(len),

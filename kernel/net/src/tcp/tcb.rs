@@ -616,13 +616,14 @@ impl Tcb {
 
     /// Matches what is charged to the global limit with what is held, in quanta.
     pub fn settle(&mut self, stack: &Stack) {
-        const QUANTUM: usize = 8192;
         let used = self.sendq.cost() + self.recvq.footprint();
-        let want = used.div_ceil(QUANTUM) * QUANTUM;
+        // Fine steps for the many that hold little, coarse ones for the few that hold much.
+        let step = if used < 4096 { 512 } else { 8192 };
+        let want = used.next_multiple_of(step);
         if want > self.charged {
             stack.charge_anyway(want - self.charged);
             self.charged = want;
-        } else if want + QUANTUM < self.charged || want == 0 && self.charged > 0 {
+        } else if want + step < self.charged || want == 0 && self.charged > 0 {
             stack.discharge(self.charged - want);
             self.charged = want;
         }
