@@ -52,7 +52,7 @@ struct Children {
 
 type NameMap = HashMap<Arc<[u8]>, Weak<Dentry>, NameHash>;
 
-/// FNV-1a: names are short.
+/// A hash for names and numbers: eight bytes at a time, mixed by multiplication.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct NameHash;
 pub(crate) struct NameHasher(u64);
@@ -64,18 +64,33 @@ impl BuildHasher for NameHash {
     }
 }
 
+impl NameHasher {
+    fn mix(&mut self, word: u64) {
+        let mixed = (self.0 ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        self.0 = mixed ^ (mixed >> 32);
+    }
+}
+
 impl Hasher for NameHasher {
     fn write(&mut self, bytes: &[u8]) {
-        for &byte in bytes {
-            self.0 = (self.0 ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3);
+        let (words, rest) = bytes.as_chunks::<8>();
+        for &word in words {
+            self.mix(u64::from_le_bytes(word));
+        }
+        if !rest.is_empty() {
+            let mut last = [0; 8];
+            last[..rest.len()].copy_from_slice(rest);
+            self.mix(u64::from_le_bytes(last));
         }
     }
     fn write_usize(&mut self, value: usize) {
-        self.0 = (self.0 ^ value as u64).wrapping_mul(0x100_0000_01b3);
+        self.mix(value as u64);
+    }
+    fn write_u32(&mut self, value: u32) {
+        self.mix(u64::from(value));
     }
     fn finish(&self) -> u64 {
-        // The table takes its tag from the top bits, which FNV mixes last.
-        self.0 ^ (self.0 >> 29).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+        self.0.wrapping_mul(0xff51_afd7_ed55_8ccd)
     }
 }
 
@@ -163,6 +178,11 @@ impl Dentry {
                 None => return false,
             }
         }
+    }
+
+    /// Counts the changes of this directory's names that went through the cache.
+    pub(crate) fn changes(&self) -> u64 {
+        self.children.lock().changes
     }
 
     /// The cached child `name`, positive or negative.

@@ -6,6 +6,7 @@ use core::any::Any;
 
 use errno::{Errno, Result};
 use iobuf::Sink;
+use machine::sync::SpinLock;
 
 use crate::{
     DirEntry, FallocateMode, File, FileType, Inode, Metadata, OpenFlags, Path, Whence, inode::Emit,
@@ -17,11 +18,17 @@ const SHIFT: u64 = 2;
 /// An open directory.
 pub struct Directory {
     path: Path,
+    /// The cookie behind the last entry, and the count of changes at which it was that: every
+    /// listing ends with a call that finds nothing more, which then costs nothing.
+    end: SpinLock<Option<(u64, u64)>>,
 }
 
 impl Directory {
     pub(crate) fn open(path: Path) -> Arc<dyn File> {
-        Arc::new(Directory { path })
+        Arc::new(Directory {
+            path,
+            end: SpinLock::new(None),
+        })
     }
 }
 
@@ -80,14 +87,26 @@ impl File for Directory {
                 cookie += 1;
             }
         }
+        let changes = dentry.changes();
+        if *self.end.lock() == Some((cookie, changes)) {
+            return Ok(cookie);
+        }
+        let mut full = false;
         let mut shifted = |entry: &DirEntry<'_>| {
-            emit(&DirEntry {
+            full = !emit(&DirEntry {
                 next: entry.next.saturating_add(SHIFT),
                 ..*entry
-            })
+            });
+            !full
         };
-        let next = self.path.inode().readdir(cookie - SHIFT, &mut shifted)?;
-        Ok(next.saturating_add(SHIFT))
+        let inode = self.path.inode();
+        let next = inode.readdir(cookie - SHIFT, &mut shifted)?;
+        let next = next.saturating_add(SHIFT);
+        // Directories that change by themselves are asked each time.
+        if !full && inode.cacheable(b"", None) {
+            *self.end.lock() = Some((next, changes));
+        }
+        Ok(next)
     }
 
     fn sync(&self, data_only: bool) -> Result<()> {

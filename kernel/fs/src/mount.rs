@@ -166,19 +166,15 @@ impl Mount {
 #[derive(Clone)]
 pub struct Path {
     mount: Arc<Mount>,
+    /// Never negative: the constructors see to it, and a dentry does not change its inode.
     dentry: Arc<Dentry>,
-    inode: Arc<dyn Inode>,
 }
 
 impl Path {
     /// The place of `dentry` under `mount`; `None` for a negative dentry.
     pub fn new(mount: Arc<Mount>, dentry: Arc<Dentry>) -> Option<Path> {
-        let inode = dentry.inode()?.clone();
-        Some(Path {
-            mount,
-            dentry,
-            inode,
-        })
+        dentry.inode()?;
+        Some(Path { mount, dentry })
     }
 
     /// The root directory of `mount`.
@@ -189,14 +185,10 @@ impl Path {
     /// An object without a place in any tree, shown as `name` (`pipe:[7]`): what the links of
     /// /proc/self/fd lead to for pipes and sockets.
     pub fn anonymous(inode: Arc<dyn Inode>, name: &[u8]) -> Path {
-        let dentry = Dentry::new_root(inode.clone(), name);
         let superblock = Superblock::new(inode.file_system());
+        let dentry = Dentry::new_root(inode, name);
         let mount = Mount::new(superblock, dentry.clone(), MountFlags::empty());
-        Path {
-            mount,
-            dentry,
-            inode,
-        }
+        Path { mount, dentry }
     }
 
     /// The mount.
@@ -211,12 +203,13 @@ impl Path {
 
     /// The inode.
     pub fn inode(&self) -> &Arc<dyn Inode> {
-        &self.inode
+        // See `dentry`: a path is never negative.
+        self.dentry.inode().expect("a path has an inode")
     }
 
     /// What it is.
     pub fn file_type(&self) -> FileType {
-        self.inode.file_type()
+        self.inode().file_type()
     }
 
     /// Whether both are the same place.
@@ -226,7 +219,7 @@ impl Path {
 
     /// Notes a read access, as far as the options of the mount ask for it (mount(2), relatime).
     pub fn touch_atime(&self) {
-        touch_atime(&self.mount, &self.inode);
+        touch_atime(&self.mount, self.inode());
     }
 }
 

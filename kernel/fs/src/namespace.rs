@@ -387,7 +387,7 @@ impl Namespace {
 pub(crate) struct Walker<'a> {
     ns: &'a Namespace,
     start: &'a Start<'a>,
-    root: Path,
+    root: &'a Path,
     flags: LookupFlags,
     /// Where it has got to.
     pub at: Path,
@@ -414,17 +414,19 @@ impl<'a> Walker<'a> {
         } else {
             start.root
         };
+        let absolute = path.first() == Some(&b'/');
         let mut walker = Walker {
             ns,
             start,
-            root: root.clone(),
+            root,
             flags,
-            at: start.dir.clone(),
+            at: if absolute { root } else { start.dir }.clone(),
             text: Cow::Borrowed(path),
             position: 0,
             links: 0,
         };
-        if path.first() == Some(&b'/') {
+        if absolute && !flags.is_empty() {
+            walker.at = start.dir.clone();
             walker.go_to_root()?;
         }
         Ok(walker)
@@ -450,17 +452,14 @@ impl<'a> Walker<'a> {
 
     /// Takes the next component off the text.
     fn next(&mut self) -> Option<Range<usize>> {
-        let bytes = &self.text;
-        let mut from = self.position;
-        while bytes.get(from) == Some(&b'/') {
-            from += 1;
-        }
-        let mut to = from;
-        while bytes.get(to).is_some_and(|&byte| byte != b'/') {
-            to += 1;
-        }
+        let rest = self.text.get(self.position..)?;
+        let slashes = rest.iter().position(|&byte| byte != b'/')?;
+        let rest = &rest[slashes..];
+        let len = rest.iter().position(|&byte| byte == b'/');
+        let from = self.position + slashes;
+        let to = from + len.unwrap_or(rest.len());
         self.position = to;
-        (from < to).then_some(from..to)
+        Some(from..to)
     }
 
     /// Walks all components but the last. Returns that and whether a slash follows it.
@@ -547,7 +546,7 @@ impl<'a> Walker<'a> {
             return Err(Errno::EXDEV);
         }
         loop {
-            if at.same(&self.root) {
+            if at.same(self.root) {
                 return Ok(at);
             }
             if Arc::ptr_eq(at.dentry(), at.mount().root()) {
