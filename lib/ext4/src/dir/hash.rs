@@ -112,24 +112,15 @@ impl HashKind {
 fn half_md4(state: &mut [u32; 4], input: &[u32; 8]) {
     const K2: u32 = 0o13240474631;
     const K3: u32 = 0o15666365641;
-    fn f(x: u32, y: u32, z: u32) -> u32 {
-        z ^ (x & (y ^ z))
-    }
-    fn g(x: u32, y: u32, z: u32) -> u32 {
-        (x & y).wrapping_add((x ^ y) & z)
-    }
-    fn h(x: u32, y: u32, z: u32) -> u32 {
-        x ^ y ^ z
-    }
-    type Round = (fn(u32, u32, u32) -> u32, u32, [usize; 8], [u32; 4]);
-    const ROUNDS: [Round; 3] = [
-        (f, 0, [0, 1, 2, 3, 4, 5, 6, 7], [3, 7, 11, 19]),
-        (g, K2, [1, 3, 5, 7, 0, 2, 4, 6], [3, 5, 9, 13]),
-        (h, K3, [3, 7, 2, 6, 1, 5, 0, 4], [3, 9, 11, 15]),
-    ];
-    // The four variables take turns: a, d, c, b.
-    let mut v = *state;
-    for (mix, constant, order, shifts) in ROUNDS {
+    // The four variables take turns: a, d, c, b. Generic over the mixing function, so that it is inlined: a listing
+    // hashes every name.
+    #[inline(always)]
+    fn round(
+        mut v: [u32; 4],
+        input: &[u32; 8],
+        (order, shifts, constant): ([usize; 8], [u32; 4], u32),
+        mix: impl Fn(u32, u32, u32) -> u32,
+    ) -> [u32; 4] {
         for (step, &word) in order.iter().enumerate() {
             let [a, b, c, d] = v;
             let sum = a
@@ -138,7 +129,16 @@ fn half_md4(state: &mut [u32; 4], input: &[u32; 8]) {
                 .wrapping_add(constant);
             v = [d, sum.rotate_left(shifts[step % 4]), b, c];
         }
+        v
     }
+    let first = ([0, 1, 2, 3, 4, 5, 6, 7], [3, 7, 11, 19], 0);
+    let second = ([1, 3, 5, 7, 0, 2, 4, 6], [3, 5, 9, 13], K2);
+    let third = ([3, 7, 2, 6, 1, 5, 0, 4], [3, 9, 11, 15], K3);
+    let v = round(*state, input, first, |x, y, z| z ^ (x & (y ^ z)));
+    let v = round(v, input, second, |x, y, z| {
+        (x & y).wrapping_add((x ^ y) & z)
+    });
+    let v = round(v, input, third, |x, y, z| x ^ y ^ z);
     for (into, value) in state.iter_mut().zip(v) {
         *into = into.wrapping_add(value);
     }
