@@ -1,0 +1,75 @@
+/* stat, statx, chmod, chown, utimensat, access, umask, xattr. */
+#include "abi.h"
+#include <sys/xattr.h>
+#include <utime.h>
+int main(void) {
+    enter("attributes");
+    struct stat st;
+    struct statx sx;
+    int fd = OK(open("f", O_CREAT | O_RDWR, 06777));
+    T(fstat(fd, &st));
+    printf("%o\n", st.st_mode);
+    T(umask(077));
+    T(umask(022));
+    T(chmod("f", 0604));
+    T(fchmod(fd, 01640));
+    T(stat("f", &st));
+    printf("%o\n", st.st_mode);
+    T(chmod("absent", 0));
+    T(fchmod(-1, 0));
+    T(chown("f", 12, 34));
+    T(stat("f", &st));
+    SHOW(st.st_uid);
+    SHOW(st.st_gid);
+    T(chown("f", -1, 0));
+    T(fchown(fd, 0, -1));
+    T(stat("f", &st));
+    SHOW(st.st_uid);
+    SHOW(st.st_gid);
+    struct timespec times[2] = { { 1000000000, 123456789 }, { 1100000000, 5 } };
+    T(utimensat(AT_FDCWD, "f", times, 0));
+    T(stat("f", &st));
+    SHOW(st.st_atim.tv_sec);
+    SHOW(st.st_atim.tv_nsec);
+    SHOW(st.st_mtim.tv_sec);
+    times[0].tv_nsec = UTIME_OMIT;
+    times[1].tv_nsec = UTIME_NOW;
+    T(futimens(fd, times));
+    T(stat("f", &st));
+    SHOW(st.st_atim.tv_sec);
+    SHOW(st.st_mtim.tv_sec > 1500000000);
+    times[0].tv_nsec = -1;
+    T(utimensat(AT_FDCWD, "f", times, 0));
+    struct utimbuf ub = { 7, 8 };
+    T(utime("f", &ub));
+    T(statx(AT_FDCWD, "f", 0, STATX_BASIC_STATS, &sx));
+    SHOW(sx.stx_mtime.tv_sec);
+    SHOW((sx.stx_mask & STATX_BASIC_STATS) == STATX_BASIC_STATS);
+    SHOW(sx.stx_mode);
+    SHOW(sx.stx_size);
+    T(statx(fd, "", AT_EMPTY_PATH, STATX_SIZE, &sx));
+    T(statx(fd, "", 0, STATX_SIZE, &sx));
+    T(statx(AT_FDCWD, "f", 0x10000, 0, &sx));
+    T(access("f", R_OK | W_OK));
+    T(access("f", X_OK));
+    T(access("f", 8));
+    T(faccessat(AT_FDCWD, "f", R_OK, AT_EACCESS));
+    char v[32];
+    T(setxattr("f", "user.a", "value", 5, 0) == 0 || errno == EOPNOTSUPP);
+    T(getxattr("f", "user.absent", v, sizeof v) == -1 && (errno == ENODATA || errno == EOPNOTSUPP));
+    T(setxattr("f", "nodot", "v", 1, 0));
+    T(getxattr("absent", "user.a", v, sizeof v));
+    int p[2];
+    T(pipe(p));
+    T(fstat(p[0], &st));
+    printf("%o\n", st.st_mode);
+    SHOW(st.st_nlink);
+    T(stat("/dev/null", &st));
+    printf("%o %lx\n", st.st_mode, (long)st.st_rdev);
+    T(stat("f/", &st));
+    T(stat("f", (struct stat *)1));
+    T(unlink("f"));
+    T(fstat(fd, &st));
+    SHOW(st.st_nlink);
+    return leave();
+}

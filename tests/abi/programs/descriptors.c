@@ -1,0 +1,65 @@
+/* dup, dup2, dup3, fcntl, close_range, limits of the table. */
+#include "abi.h"
+#include <sys/resource.h>
+int main(void) {
+    enter("descriptors");
+    int fd = OK(open("f", O_CREAT | O_RDWR | O_CLOEXEC, 0600));
+    T(fcntl(fd, F_GETFD));
+    T(fcntl(fd, F_SETFD, 0));
+    T(fcntl(fd, F_GETFD));
+    T(fcntl(fd, F_GETFL));
+    T(fcntl(fd, F_SETFL, O_APPEND | O_NONBLOCK | O_WRONLY));
+    T(fcntl(fd, F_GETFL));
+    T(fcntl(fd, F_SETFL, 0));
+    T(dup(-1));
+    int d = OK(dup(fd));
+    SHOW(d == fd + 1);
+    T(write(fd, "abc", 3));
+    T(lseek(d, 0, SEEK_CUR));
+    T(dup2(fd, 40));
+    T(dup2(40, 40));
+    T(dup2(99, 40));
+    T(dup2(fd, -1));
+    T(dup3(fd, 40, O_CLOEXEC));
+    T(fcntl(40, F_GETFD));
+    T(dup3(fd, fd, 0));
+    T(dup3(fd, 41, 1));
+    T(fcntl(fd, F_DUPFD, 50));
+    T(fcntl(fd, F_DUPFD_CLOEXEC, 50));
+    T(fcntl(51, F_GETFD));
+    T(fcntl(fd, F_DUPFD, -1));
+    T(fcntl(fd, 9999, 0));
+    T(fcntl(77, F_GETFD));
+    T(close_range(50, 60, 0));
+    T(fcntl(50, F_GETFD));
+    T(close_range(60, 50, 0));
+    T(close_range(40, 45, CLOSE_RANGE_CLOEXEC));
+    T(fcntl(40, F_GETFD));
+    T(close(40));
+    struct rlimit r;
+    T(getrlimit(RLIMIT_NOFILE, &r));
+    r.rlim_cur = 20;
+    T(setrlimit(RLIMIT_NOFILE, &r));
+    int last = -1, n;
+    while ((n = dup(fd)) >= 0) last = n;
+    SHOW(errno == EMFILE);
+    SHOW(last);
+    T(dup2(fd, 20));
+    T(fcntl(fd, F_DUPFD, 20));
+    T(close(10));
+    T(dup(fd));
+    T(open("g", O_CREAT | O_RDONLY, 0600));
+    for (int i = 10; i < 20; i++) close(i);
+    T(ioctl(fd, 0x12345678, 0));
+    int left;
+    T(ioctl(fd, FIONREAD, &left));
+    SHOW(left);
+    int on = 1;
+    T(ioctl(fd, FIONBIO, &on));
+    T(fcntl(fd, F_GETFL) & O_NONBLOCK);
+    T(ioctl(fd, FIOCLEX));
+    T(fcntl(fd, F_GETFD));
+    T(unlink("f"));
+    unlink("g");
+    return leave();
+}
