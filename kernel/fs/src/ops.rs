@@ -646,12 +646,13 @@ fn last_name_event(inode: &Arc<dyn Inode>) {
         return;
     }
     let gone = |meta: Metadata| meta.nlink == 0 || meta.file_type == FileType::Directory;
-    let mask = if inode.metadata().is_ok_and(gone) {
-        Mask::ATTRIB | Mask::DELETE_SELF
-    } else {
-        Mask::ATTRIB
-    };
-    notify::inode_event(inode, mask, 0, None);
+    // A directory has no link count to watch fall: only its end is told.
+    if inode.file_type() != FileType::Directory {
+        notify::inode_event(inode, Mask::ATTRIB, 0, None);
+    }
+    if inode.metadata().is_ok_and(gone) {
+        notify::inode_event(inode, Mask::DELETE_SELF, 0, None);
+    }
 }
 
 /// The name-space rules of xattr(7).

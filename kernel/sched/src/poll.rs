@@ -94,28 +94,30 @@ impl Pollee {
         if self.observers.len.load(Ordering::SeqCst) == 0 {
             return;
         }
-        // Observers are called without the lock: they may unregister, and the last owner may be here.
-        let mut round = 0;
+        // Observers are called without the lock: they may unregister, and the last owner may be here. The list is in
+        // the order of the numbers, so going on behind the last one skips nobody, whoever has left meanwhile.
+        let mut next = 0;
         loop {
-            let observer = {
+            let found = {
                 let list = self.observers.list.lock();
-                match list.get(round) {
-                    Some((_, observer)) => observer.upgrade(),
-                    None => break,
-                }
+                let place = list.partition_point(|(id, _)| *id < next);
+                list.get(place).map(|(id, observer)| (*id, observer.upgrade()))
+            };
+            let Some((id, observer)) = found else {
+                break;
             };
             if let Some(observer) = observer {
                 observer.notify(events);
             }
-            round += 1;
+            next = id + 1;
         }
     }
 
     /// Adds an observer until the registration is dropped. Look at the object's state after this call: what changed
     /// before it is not announced again.
     pub fn register(&self, observer: &Weak<dyn Observer>) -> Registration {
-        let id = self.observers.next.fetch_add(1, Ordering::Relaxed);
         let mut list = self.observers.list.lock();
+        let id = self.observers.next.fetch_add(1, Ordering::Relaxed);
         list.push((id, observer.clone()));
         self.observers.len.store(list.len(), Ordering::SeqCst);
         drop(list);

@@ -24,7 +24,7 @@ int main(void) {
     type("raw\r"); in(2); in(99); out();
     t.c_oflag &= ~OPOST; t.c_iflag &= ~ICRNL; T(tcsetattr(s, TCSADRAIN, &t)); write(s, "x\n", 2); out(); type("\r"); in(9);
     t.c_cc[VMIN] = 0; t.c_cc[VTIME] = 1; tcsetattr(s, TCSANOW, &t); fcntl(s, F_SETFL, 0); in(9);
-    int k; type("abc"); T(ioctl(s, FIONREAD, &k)); SHOW(k); T(tcflush(s, TCIFLUSH)); T(ioctl(s, FIONREAD, &k)); SHOW(k);
+    int k; type("abc"); sleep_ms(20); T(ioctl(s, FIONREAD, &k)); SHOW(k); T(tcflush(s, TCIFLUSH)); T(ioctl(s, FIONREAD, &k)); SHOW(k);
     struct winsize w = { 24, 80, 0, 0 }, v; T(ioctl(m, TIOCSWINSZ, &w)); T(ioctl(s, TIOCGWINSZ, &v)); SHOW(v.ws_row * 1000 + v.ws_col);
     T(ioctl(s, TIOCGPTN, &n)); T(ioctl(s, 0x5499, 0));
     struct pollfd p = { m, POLLIN | POLLOUT, 0 }; T(poll(&p, 1, 0)); printf("%x\n", p.revents);

@@ -14,7 +14,7 @@ use machine::sync::IrqLock;
 use sched::poll::{Events, Observer, Pollee, Registration};
 use sched::{Mutex, WaitQueue};
 
-use super::readiness::{ALWAYS, Watched, expand};
+use super::readiness::{ALWAYS, Watched, with_norms};
 
 /// `EPOLLEXCLUSIVE`.
 pub const EXCLUSIVE: u32 = 1 << 28;
@@ -85,7 +85,7 @@ impl Item {
     /// What the target is ready for of what is asked.
     fn ready_events(&self, interest: u32) -> u32 {
         match self.target.upgrade() {
-            Some(target) => expand(target.poll()) & (interest | ALWAYS),
+            Some(target) => target.poll().bits() & (interest | ALWAYS),
             None => 0,
         }
     }
@@ -97,7 +97,7 @@ impl Observer for Item {
         if interest & !MODES == 0 {
             return;
         }
-        if !events.is_empty() && expand(events) & (interest | ALWAYS) == 0 {
+        if !events.is_empty() && with_norms(events).bits() & (interest | ALWAYS) == 0 {
             return;
         }
         if let (Some(item), Some(ready)) = (self.me.upgrade(), self.ready.upgrade()) {

@@ -13,7 +13,7 @@ use super::blocking::{any, retry, retry_all};
 use super::epoll::Epoll;
 use super::eventfd::EventFd;
 use super::pipe::Pipe;
-use super::readiness::Watched;
+use super::readiness::{Watched, with_norms};
 use crate::signal::SIGPIPE;
 
 /// `FIONREAD`.
@@ -144,7 +144,7 @@ impl File for PipeEnd {
         if self.writes {
             events |= self.pipe.poll_write();
         }
-        events
+        with_norms(events)
     }
 
     fn pollee(&self) -> Option<&Pollee> {
@@ -285,7 +285,7 @@ impl Default for EpollFile {
 
 impl File for EpollFile {
     fn poll(&self) -> Events {
-        self.epoll.poll()
+        with_norms(self.epoll.poll())
     }
 
     fn pollee(&self) -> Option<&Pollee> {

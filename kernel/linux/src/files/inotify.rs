@@ -296,7 +296,7 @@ impl File for InotifyFile {
         if self.shared.state.lock().queue.is_empty() {
             Events::empty()
         } else {
-            Events::IN
+            Events::IN | Events::RDNORM
         }
     }
 

@@ -125,8 +125,15 @@ pub fn credentials(process: &Process, real: bool) -> Credentials {
 /// # Errors
 /// `EBADF`, `ENOTDIR` for a descriptor that is no directory.
 pub fn from(process: &Process, dirfd: i32, path: &[u8]) -> Result<From> {
-    let absolute = path.first() == Some(&b'/');
-    let dir = if absolute || dirfd == AT_FDCWD {
+    from_dir(process, dirfd, path, path.first() != Some(&b'/'))
+}
+
+/// As [`from`], saying whether `dirfd` matters: it does for an absolute path that is not to leave it.
+///
+/// # Errors
+/// As [`from`].
+pub fn from_dir(process: &Process, dirfd: i32, path: &[u8], needs_dir: bool) -> Result<From> {
+    let dir = if !needs_dir || dirfd == AT_FDCWD {
         process.fs.cwd()
     } else {
         let file = process.files.get(dirfd)?;
@@ -225,6 +232,16 @@ pub fn create_socket(name: &[u8]) -> Result<(Path, (u64, u64))> {
         })?;
     let key = key(&path)?;
     Ok((path, key))
+}
+
+/// Takes back the name that [`create_socket`] made.
+pub fn remove_socket(name: &[u8]) {
+    if let Ok(process) = current()
+        && let Ok(from) = from(process, AT_FDCWD, name)
+    {
+        // Somebody else may have removed it meanwhile.
+        let _ = process.fs.namespace().unlink(&from.start(), name);
+    }
 }
 
 /// The identity of the UNIX socket that `name` stands for.

@@ -24,16 +24,15 @@ pub const NVAL: u32 = 0x20;
 pub const ALWAYS: u32 = 0x8 | 0x10;
 
 /// Adds the names System V has for the same things: `POLLRDNORM` for `POLLIN`, `POLLWRNORM` for
-/// `POLLOUT`.
-pub fn expand(events: Events) -> u32 {
-    let mut bits = events.bits() as u32;
+/// `POLLOUT`. Which files tell both differs on Linux: event counters and timers do not.
+pub fn with_norms(mut events: Events) -> Events {
     if events.contains(Events::IN) {
-        bits |= RDNORM;
+        events |= Events::RDNORM;
     }
     if events.contains(Events::OUT) {
-        bits |= WRNORM;
+        events |= Events::WRNORM;
     }
-    bits
+    events
 }
 
 /// Something with a readiness.

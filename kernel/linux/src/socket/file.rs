@@ -11,11 +11,12 @@ use iobuf::{Sink, Source};
 use net::{MsgFlags, Shutdown};
 use sched::poll::{Events, Pollee};
 
-use super::addr::Address;
+use super::addr::{AF_UNIX, Address};
 use super::ops::{Received, SendMsg, SocketOps};
 use super::option::{self as so, Common, SOL_SOCKET, int};
 use crate::files::anon::{AnonInode, Home};
 use crate::files::blocking::{any, wait};
+use crate::files::readiness::with_norms;
 use crate::files::{put_int, raise};
 use crate::signal::SIGPIPE;
 
@@ -334,7 +335,13 @@ impl File for SocketFile {
     }
 
     fn poll(&self) -> Events {
-        self.ops.poll()
+        let mut events = with_norms(self.ops.poll());
+        // TCP has no band data to write; the others say so nevertheless.
+        let is_tcp = self.ops.kind().is_stream() && self.ops.family() != AF_UNIX;
+        if events.contains(Events::OUT) && !is_tcp {
+            events |= Events::WRBAND;
+        }
+        events
     }
 
     fn pollee(&self) -> Option<&Pollee> {

@@ -257,6 +257,11 @@ fn get_lock(file: &Arc<OpenFile>, owner: Owner, arg: UserPtr<RawLock>) -> Result
 /// `flock(2)`.
 pub fn sys_flock(ctx: &mut Ctx<'_>, fd: i32, operation: u32) -> Result<usize> {
     const LOCK_NB: u32 = 4;
+    const LOCK_MAND: u32 = 32;
+    // Mandatory locks are gone from Linux; asking for one does nothing.
+    if operation & LOCK_MAND != 0 {
+        return Ok(0);
+    }
     let kind = match operation & !LOCK_NB {
         1 => Some(Kind::Shared),
         2 => Some(Kind::Exclusive),

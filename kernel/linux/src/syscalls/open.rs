@@ -33,7 +33,9 @@ fn open_at(
     flags |= OpenFlags::LARGEFILE;
     let close_on_exec = flags.contains(OpenFlags::CLOEXEC);
     let mode = mode & 0o7777 & !ctx.process.fs.umask();
-    let from = paths::from(ctx.process, dirfd, &path)?;
+    let stays = how.intersects(LookupFlags::IN_ROOT | LookupFlags::BENEATH);
+    let needs_dir = stays || path.first() != Some(&b'/');
+    let from = paths::from_dir(ctx.process, dirfd, &path, needs_dir)?;
     let file = ctx
         .process
         .fs

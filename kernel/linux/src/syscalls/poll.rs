@@ -10,9 +10,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::ctx::Ctx;
 use crate::files::descriptor_limit;
-use crate::files::readiness::{
-    ALWAYS, NVAL, RDBAND, RDNORM, WRBAND, WRNORM, Watched, expand, wait_any,
-};
+use crate::files::readiness::{ALWAYS, NVAL, RDBAND, RDNORM, WRBAND, WRNORM, Watched, wait_any};
 use crate::signal::SigSet;
 use crate::thread::RestartBlock;
 use crate::time::{SECOND_NS, from_timespec, to_timespec, to_timeval};
@@ -36,7 +34,7 @@ struct Entry {
 impl Entry {
     fn look(&mut self) -> bool {
         if let Some(file) = &self.file {
-            self.found = expand(file.poll()) & (self.wanted | ALWAYS);
+            self.found = file.poll().bits() & (self.wanted | ALWAYS);
         }
         self.found != 0
     }
@@ -309,7 +307,7 @@ struct SelectEntry {
 impl SelectEntry {
     /// How many of its sets are ready.
     fn look(&mut self) -> usize {
-        let now = expand(self.file.poll());
+        let now = self.file.poll().bits();
         let mut ready = 0;
         for (n, (events, always)) in SETS.iter().enumerate() {
             self.found[n] = self.sets[n] && now & (events | always) != 0;

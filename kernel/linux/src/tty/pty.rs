@@ -18,6 +18,7 @@ use super::terminal::{Output, Terminal};
 use super::termios::WinSize;
 use crate::files::blocking::{any, retry};
 use crate::files::put_int;
+use crate::files::readiness::with_norms;
 use crate::files::ring::Ring;
 use crate::uaccess::UserPtr;
 
@@ -244,7 +245,7 @@ impl File for MasterFile {
     }
 
     fn poll(&self) -> Events {
-        self.pty.master_events()
+        with_norms(self.pty.master_events())
     }
 
     fn pollee(&self) -> Option<&Pollee> {

@@ -13,6 +13,7 @@ use sched::poll::{Events, Pollee};
 use super::discipline::{Discipline, Effects, Signal};
 use super::termios::{Input, Termios, WinSize, cc};
 use crate::files::blocking::{deadline_after, wait};
+use crate::files::readiness::with_norms;
 use crate::signal::{SIGINT, SIGQUIT, SIGTSTP, SIGWINCH};
 
 /// Where a terminal's output goes.
@@ -332,7 +333,7 @@ impl Terminal {
         } else if !stopped && output.has_room() {
             events |= Events::OUT;
         }
-        events
+        with_norms(events)
     }
 
     /// Whether input is UTF-8, for those who draw.

@@ -7,6 +7,7 @@ mod tcp_info;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::net::SocketAddr;
+use core::sync::atomic::{AtomicBool, Ordering};
 
 use errno::{Errno, Result};
 use iobuf::{Sink, Source};
@@ -17,23 +18,30 @@ use super::addr::{AF_INET, AF_INET6, Address};
 use super::ops::{Control, Kind, Received, SendMsg, SocketOps};
 
 /// A socket of the network engine.
-pub struct InetSocket(Arc<dyn Socket>);
+pub struct InetSocket {
+    socket: Arc<dyn Socket>,
+    /// A connection attempt was left to go on; the call that finds it made is told of success once.
+    connecting: AtomicBool,
+}
 
 impl InetSocket {
     /// Wraps a socket.
     pub fn new(socket: Arc<dyn Socket>) -> Arc<Self> {
-        Arc::new(InetSocket(socket))
+        Arc::new(InetSocket {
+            socket,
+            connecting: AtomicBool::new(false),
+        })
     }
 
     /// The engine's socket.
     pub fn socket(&self) -> &Arc<dyn Socket> {
-        &self.0
+        &self.socket
     }
 
     /// The address as the engine takes it. An IPv4 socket takes `AF_UNSPEC` with the "any" address in
     /// `bind`, nothing else of another family.
     fn addr(&self, addr: &Address) -> Result<SocketAddr> {
-        match (addr, self.0.family()) {
+        match (addr, self.socket.family()) {
             (Address::Inet(addr @ SocketAddr::V4(_)), Family::Inet)
             | (Address::Inet(addr @ SocketAddr::V6(_)), Family::Inet6) => Ok(*addr),
             // A dual-stack socket talks to IPv4 by mapped addresses; a bare one is of the wrong family.
@@ -46,14 +54,14 @@ impl InetSocket {
 
 impl SocketOps for InetSocket {
     fn family(&self) -> u16 {
-        match self.0.family() {
+        match self.socket.family() {
             Family::Inet => AF_INET,
             Family::Inet6 => AF_INET6,
         }
     }
 
     fn kind(&self) -> Kind {
-        match self.0.kind() {
+        match self.socket.kind() {
             net::Kind::Stream => Kind::Stream,
             net::Kind::Dgram => Kind::Dgram,
             net::Kind::Raw => Kind::Raw,
@@ -61,20 +69,20 @@ impl SocketOps for InetSocket {
     }
 
     fn protocol(&self) -> i32 {
-        i32::from(self.0.protocol())
+        i32::from(self.socket.protocol())
     }
 
     fn bind(&self, addr: &Address) -> Result<()> {
-        self.0.bind(self.addr(addr)?)
+        self.socket.bind(self.addr(addr)?)
     }
 
     fn listen(&self, backlog: i32) -> Result<()> {
         // A negative backlog is a very large unsigned one, which `somaxconn` cuts.
-        self.0.listen(backlog as u32)
+        self.socket.listen(backlog as u32)
     }
 
     fn accept(&self) -> Result<Arc<dyn SocketOps>> {
-        let socket = self.0.accept()?;
+        let socket = self.socket.accept()?;
         Ok(InetSocket::new(socket))
     }
 
@@ -83,20 +91,31 @@ impl SocketOps for InetSocket {
             Address::Unspecified => None,
             addr => Some(self.addr(addr)?),
         };
-        self.0.connect(target)
+        match self.socket.connect(target) {
+            Err(Errno::EINPROGRESS) => {
+                self.connecting.store(true, Ordering::Release);
+                Err(Errno::EINPROGRESS)
+            }
+            Err(Errno::EISCONN) if self.connecting.swap(false, Ordering::AcqRel) => Ok(()),
+            other => other,
+        }
     }
 
     fn connect_result(&self) -> Option<Result<()>> {
-        self.0.connect_result()
+        let result = self.socket.connect_result();
+        if result.is_some() {
+            self.connecting.store(false, Ordering::Release);
+        }
+        result
     }
 
     fn send(&self, source: &mut dyn Source, msg: &SendMsg) -> Result<usize> {
         let to = match &msg.to {
             None => None,
             // Linux takes AF_UNSPEC for AF_INET when sending a datagram over IPv6: treat as none.
-            Some(Address::Unspecified) if self.0.kind() != net::Kind::Stream => None,
+            Some(Address::Unspecified) if self.socket.kind() != net::Kind::Stream => None,
             // A stream ignores the address.
-            Some(_) if self.0.kind() == net::Kind::Stream => None,
+            Some(_) if self.socket.kind() == net::Kind::Stream => None,
             Some(addr) => Some(self.addr(addr)?),
         };
         let mut control = Vec::new();
@@ -108,7 +127,7 @@ impl SocketOps for InetSocket {
                 Control::Bytes(..) => return Err(Errno::EINVAL),
             }
         }
-        self.0.send(
+        self.socket.send(
             source,
             &SendMeta {
                 to,
@@ -119,7 +138,7 @@ impl SocketOps for InetSocket {
     }
 
     fn recv(&self, sink: &mut dyn Sink, flags: MsgFlags) -> Result<Received> {
-        let meta = self.0.recv(sink, flags)?;
+        let meta = self.socket.recv(sink, flags)?;
         Ok(Received {
             len: meta.len,
             full_len: meta.full_len,
@@ -131,69 +150,69 @@ impl SocketOps for InetSocket {
     }
 
     fn shutdown(&self, how: Shutdown) -> Result<()> {
-        self.0.shutdown(how)
+        self.socket.shutdown(how)
     }
 
     fn close(&self) {
-        self.0.close();
+        self.socket.close();
     }
 
     fn linger_pending(&self) -> bool {
-        self.0.linger_pending()
+        self.socket.linger_pending()
     }
 
     fn local_addr(&self) -> Result<Address> {
-        self.0.local_addr().map(Address::Inet)
+        self.socket.local_addr().map(Address::Inet)
     }
 
     fn peer_addr(&self) -> Result<Address> {
-        self.0.peer_addr().map(Address::Inet)
+        self.socket.peer_addr().map(Address::Inet)
     }
 
     fn set_option(&self, level: i32, name: i32, value: &[u8]) -> Result<()> {
-        match options::decode(self.0.family(), level, name, value)? {
-            Some(option) => self.0.set_option(option),
+        match options::decode(self.socket.family(), level, name, value)? {
+            Some(option) => self.socket.set_option(option),
             None => Ok(()),
         }
     }
 
     fn option(&self, level: i32, name: i32, len: usize) -> Result<Vec<u8>> {
-        options::get(self.0.as_ref(), level, name, len)
+        options::get(self.socket.as_ref(), level, name, len)
     }
 
     fn take_error(&self) -> Option<Errno> {
-        self.0.take_error()
+        self.socket.take_error()
     }
 
     fn poll(&self) -> Events {
-        self.0.poll()
+        self.socket.poll()
     }
 
     fn pollee(&self) -> &Pollee {
-        self.0.pollee()
+        self.socket.pollee()
     }
 
     fn input_queued(&self) -> Result<usize> {
         if self.is_listening() {
             return Err(Errno::EINVAL);
         }
-        Ok(self.0.input_queued())
+        Ok(self.socket.input_queued())
     }
 
     fn output_queued(&self) -> Result<usize> {
         if self.is_listening() {
             return Err(Errno::EINVAL);
         }
-        Ok(self.0.output_queued())
+        Ok(self.socket.output_queued())
     }
 
     fn at_mark(&self) -> Result<bool> {
-        self.0.at_mark()
+        self.socket.at_mark()
     }
 
     fn is_listening(&self) -> bool {
         matches!(
-            self.0.option(net::OptName::AcceptConn),
+            self.socket.option(net::OptName::AcceptConn),
             Ok(net::Opt::AcceptConn(true))
         )
     }

@@ -286,8 +286,10 @@ fn membership6(value: &[u8]) -> Result<Membership> {
 /// # Errors
 /// `ENOPROTOOPT`, `ENOTCONN`, and the engine's.
 pub fn get(socket: &dyn Socket, level: i32, number: i32, len: usize) -> Result<Vec<u8>> {
-    if level == SOL_IPV6 && socket.family() == Family::Inet {
-        return Err(Errno::ENOPROTOOPT);
+    // What is not the protocol's comes to IP, and IPv4 answers for other levels as it does.
+    let known = [SOL_SOCKET, SOL_IP, SOL_TCP, SOL_UDP, SOL_RAW];
+    if socket.family() == Family::Inet && !known.contains(&level) {
+        return Err(Errno::EOPNOTSUPP);
     }
     let name = match (level, number) {
         (SOL_SOCKET, so::SO_LINGER) => OptName::Linger,

@@ -19,7 +19,8 @@ impl UnixSocket {
         let Address::Unix(name) = addr else {
             return Err(Errno::EINVAL);
         };
-        if self.binding.lock().is_some() {
+        // A path name is made first, on Linux too: one that exists is told before a second binding.
+        if self.binding.lock().is_some() && !matches!(name, UnixAddr::Path(_)) {
             return Err(Errno::EINVAL);
         }
         let binding = match name {
@@ -33,6 +34,9 @@ impl UnixSocket {
         let mut slot = self.binding.lock();
         if slot.is_some() {
             drop(slot);
+            if let UnixAddr::Path(name) = name {
+                paths::remove_socket(name);
+            }
             return Err(Errno::EINVAL);
         }
         *slot = Some(Arc::new(binding));
@@ -140,14 +144,22 @@ impl UnixSocket {
             self.set_peer(&target);
             return Ok(());
         }
+        let listener = Self::find(name)?;
+        if listener.kind != self.kind {
+            return Err(Errno::EPROTOTYPE);
+        }
+        // The listener's state is told before the socket's own.
+        match &*listener.state.lock() {
+            State::Listening { backlog, waiting } if waiting.len() > *backlog => {
+                return Err(Errno::EAGAIN);
+            }
+            State::Listening { .. } => {}
+            _ => return Err(Errno::ECONNREFUSED),
+        }
         match &*self.state.lock() {
             State::Idle => {}
             State::Connected { .. } => return Err(Errno::EISCONN),
             State::Listening { .. } => return Err(Errno::EINVAL),
-        }
-        let listener = Self::find(name)?;
-        if listener.kind != self.kind {
-            return Err(Errno::EPROTOTYPE);
         }
         let client = self.me.upgrade().ok_or(Errno::EINVAL)?;
         let server = UnixSocket::new(self.kind);

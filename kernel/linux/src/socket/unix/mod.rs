@@ -290,9 +290,6 @@ impl UnixSocket {
         if taken.len < taken.full_len {
             answer |= MsgFlags::TRUNC;
         }
-        if self.kind == Kind::SeqPacket {
-            answer |= MsgFlags::EOR;
-        }
         let from = match taken.extras.from {
             UnixAddr::Unnamed => None,
             addr => Some(Address::Unix(addr)),
