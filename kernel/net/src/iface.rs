@@ -5,12 +5,12 @@ use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::net::IpAddr;
-use core::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use crate::config::Cidr;
 use crate::nic::{Nic, NicCaps, TxPacket};
 use crate::query::LinkInfo;
-use crate::stats::{Counter, IfCounters};
+use crate::stats::IfCounters;
 use crate::sync::{RwSpinLock, SpinLock};
 
 /// Bytes of an Ethernet header. The loopback has one too, so that offsets are the same everywhere.
@@ -55,9 +55,9 @@ pub(crate) struct Interface {
     pub served: AtomicBool,
     pub addrs: RwSpinLock<Vec<IfAddr>>,
     backlogs: Vec<Backlog>,
-    dropped: Counter,
-    looped_packets: Counter,
-    looped_bytes: Counter,
+    dropped: AtomicU64,
+    looped_packets: AtomicU64,
+    looped_bytes: AtomicU64,
 }
 
 impl Interface {
@@ -105,9 +105,9 @@ impl Interface {
             served: AtomicBool::new(false),
             addrs: RwSpinLock::new(Vec::new()),
             backlogs: (0..queues).map(|_| Backlog::default()).collect(),
-            dropped: Counter::default(),
-            looped_packets: Counter::default(),
-            looped_bytes: Counter::default(),
+            dropped: AtomicU64::new(0),
+            looped_packets: AtomicU64::new(0),
+            looped_bytes: AtomicU64::new(0),
         }
     }
 
@@ -125,8 +125,8 @@ impl Interface {
 
     /// Counts a packet that goes over the loopback.
     pub fn count_looped(&self, bytes: usize) {
-        self.looped_packets.bump();
-        self.looped_bytes.add(bytes as u64);
+        self.looped_packets.fetch_add(1, Ordering::Relaxed);
+        self.looped_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
     /// Gives a packet to the card, or keeps it until the card has room.
@@ -146,7 +146,7 @@ impl Interface {
         };
         let mut packets = backlog.packets.lock();
         if packets.len() >= BACKLOG {
-            self.dropped.bump();
+            self.dropped.fetch_add(1, Ordering::Relaxed);
             return;
         }
         packets.push_back(packet);
@@ -209,15 +209,15 @@ impl Interface {
                     rx_dropped: stats.rx_dropped,
                     tx_bytes: stats.tx_bytes,
                     tx_packets: stats.tx_packets,
-                    tx_dropped: stats.tx_dropped + self.dropped.get(),
+                    tx_dropped: stats.tx_dropped + self.dropped.load(Ordering::Relaxed),
                     ..IfCounters::default()
                 }
             }
             None => IfCounters {
-                rx_bytes: self.looped_bytes.get(),
-                rx_packets: self.looped_packets.get(),
-                tx_bytes: self.looped_bytes.get(),
-                tx_packets: self.looped_packets.get(),
+                rx_bytes: self.looped_bytes.load(Ordering::Relaxed),
+                rx_packets: self.looped_packets.load(Ordering::Relaxed),
+                tx_bytes: self.looped_bytes.load(Ordering::Relaxed),
+                tx_packets: self.looped_packets.load(Ordering::Relaxed),
                 ..IfCounters::default()
             },
         };

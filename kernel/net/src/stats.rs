@@ -1,6 +1,7 @@
 //! Counters. Each is what Linux counts under the same name in `/proc/net/snmp` (group `Ip`, `Icmp`,
 //! `Tcp`, `Udp`), `/proc/net/netstat` (`TcpExt`, `IpExt`) and `/proc/net/dev`.
 
+use alloc::boxed::Box;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 /// Counters of an interface (`/proc/net/dev`).
@@ -20,26 +21,55 @@ pub struct IfCounters {
 
 macro_rules! counters {
     ($($group:literal { $($field:ident $name:literal,)* })*) => {
-        /// All counters of an engine. Bumped with relaxed atomics; a reader may see one a moment before another.
+        /// The counters of one CPU.
         #[allow(missing_docs, reason = "each is the counter of that name in Linux")]
         #[derive(Debug, Default)]
-        pub struct Counters { $($(pub $field: Counter,)*)* }
+        pub struct CounterSet { $($(pub $field: Counter,)*)* }
 
         impl Counters {
             /// Calls `each(group, name, value)` for every counter, groups together, in a fixed order.
             pub fn for_each(&self, mut each: impl FnMut(&'static str, &'static str, u64)) {
-                $($(each($group, $name, self.$field.get());)*)*
+                $($(each($group, $name, self.sum(|set| &set.$field));)*)*
             }
         }
     };
 }
 
-/// Slots of a counter: the most CPUs there are.
-const SLOTS: usize = 16;
+/// All counters of an engine, a set for each CPU: nothing on the path of a packet is shared. Dereferences
+/// to the set of the CPU it is used on. A reader of sums may see one a moment before another.
+#[derive(Debug)]
+pub struct Counters(Box<[CounterSet]>);
 
-/// One counter, with a slot for each CPU: nothing on the path of a packet is shared.
+/// The most CPUs there are.
+const SETS: usize = 16;
+
+impl Default for Counters {
+    fn default() -> Self {
+        Counters((0..SETS).map(|_| CounterSet::default()).collect())
+    }
+}
+
+impl core::ops::Deref for Counters {
+    type Target = CounterSet;
+
+    #[inline]
+    fn deref(&self) -> &CounterSet {
+        &self.0[crate::sync::cpu_id() % SETS]
+    }
+}
+
+impl Counters {
+    /// One counter over all CPUs.
+    pub fn sum(&self, counter: impl Fn(&CounterSet) -> &Counter) -> u64 {
+        self.0
+            .iter()
+            .fold(0, |sum, set| sum.wrapping_add(counter(set).get()))
+    }
+}
+
+/// One counter of one CPU.
 #[derive(Debug, Default)]
-pub struct Counter([AtomicU64; SLOTS]);
+pub struct Counter(AtomicU64);
 
 impl Counter {
     /// Adds one.
@@ -51,19 +81,16 @@ impl Counter {
     /// Adds `n`.
     #[inline]
     pub fn add(&self, n: u64) {
-        let slot = &self.0[crate::sync::cpu_id() % SLOTS];
         if cfg!(target_os = "none") {
-            // The kernel is not preempted, and interrupt handlers count nothing here: the slot is ours.
-            slot.store(
-                slot.load(Ordering::Relaxed).wrapping_add(n),
-                Ordering::Relaxed,
-            );
+            // The kernel is not preempted, and interrupt handlers count nothing here: the set is this CPU's.
+            let sum = self.0.load(Ordering::Relaxed).wrapping_add(n);
+            self.0.store(sum, Ordering::Relaxed);
         } else {
-            slot.fetch_add(n, Ordering::Relaxed);
+            self.0.fetch_add(n, Ordering::Relaxed);
         }
     }
 
-    /// Takes one off: for gauges such as `CurrEstab`.
+    /// Takes one off: for gauges such as `CurrEstab`, whose sum over all CPUs is right.
     #[inline]
     pub fn drop_one(&self) {
         self.add(u64::MAX);
@@ -71,9 +98,7 @@ impl Counter {
 
     /// The value now.
     pub fn get(&self) -> u64 {
-        self.0.iter().fold(0, |sum, slot| {
-            sum.wrapping_add(slot.load(Ordering::Relaxed))
-        })
+        self.0.load(Ordering::Relaxed)
     }
 }
 
