@@ -293,3 +293,37 @@ fn renames() {
     fs.unmount().unwrap();
     fsck_bytes(&dump(fs.device()));
 }
+
+#[test]
+fn the_same_calls_give_the_same_sparse_image() {
+    let build = || {
+        let folder = TempDir::new();
+        let path = folder.join("image");
+        let size = 256 << 20;
+        let device = file_device(&path, size);
+        mkfs(&device, &options(size)).unwrap();
+        let mut fs = Ext4::mount(device, MountOptions::bulk(NOW)).unwrap();
+        for d in 0..20 {
+            let sub = fs
+                .create(ROOT_INO, format!("{d}").as_bytes(), &dir())
+                .unwrap()
+                .ino;
+            for f in 0..50 {
+                let ino = fs
+                    .create(sub, format!("{f}").as_bytes(), &file())
+                    .unwrap()
+                    .ino;
+                fs.write_at(ino, 0, &vec![f as u8; d * 1000]).unwrap();
+                fs.set_xattr(ino, b"user.n", &[f as u8; 150], XattrMode::Any)
+                    .unwrap();
+            }
+            fs.symlink(sub, b"link", &[b'x'; 100], 0, 0).unwrap();
+        }
+        fs.unmount().unwrap();
+        fsck(&path);
+        let held = std::os::unix::fs::MetadataExt::blocks(&std::fs::metadata(&path).unwrap()) * 512;
+        assert!(held < 32 << 20, "{held} bytes held");
+        std::fs::read(&path).unwrap()
+    };
+    assert!(build() == build());
+}

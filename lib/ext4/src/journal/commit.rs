@@ -6,7 +6,7 @@ use crate::superblock::{STATE_VALID, incompat};
 use crate::{fs, group, sums};
 
 /// Bytes that are gathered before a write to the device.
-const WRITE_CHUNK: usize = 256 * 1024;
+const WRITE_CHUNK: usize = 128 * 1024;
 
 impl<D: BlockDevice> Ext4<D> {
     /// Before an operation: makes sure that what it changes fits the running transaction.
