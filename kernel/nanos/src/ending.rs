@@ -68,8 +68,16 @@ static BUTTON: WaitQueue = WaitQueue::new();
 
 /// Turns the power button into SIGTERM for the program. One that ignores it is ended.
 pub fn watch_power(power: Arc<Power>) {
-    // The button's handler runs in an interrupt, where signals cannot be sent.
-    let serve = || {
+    let press = || {
+        PRESSED.store(true, Ordering::SeqCst);
+        BUTTON.wake_one();
+    };
+    let watched = power
+        .watch_button(Arc::new(press))
+        .map_err(|error| alloc::format!("{error}"));
+    // The button's handler runs in an interrupt, where signals cannot be sent. The thread keeps the button watched.
+    let serve = move || {
+        let _power = power;
         loop {
             BUTTON.wait(|| PRESSED.swap(false, Ordering::SeqCst).then_some(()));
             if !linux::signal::send::terminate() {
@@ -80,13 +88,6 @@ pub fn watch_power(power: Arc<Power>) {
             }
         }
     };
-    let press = || {
-        PRESSED.store(true, Ordering::SeqCst);
-        BUTTON.wake_one();
-    };
-    let watched = power
-        .watch_button(Arc::new(press))
-        .map_err(|error| alloc::format!("{error}"));
     let served = sched::spawn(sched::SpawnOptions::named("power"), serve);
     if let Err(error) = watched.and_then(|()| served.map_err(|error| alloc::format!("{error}"))) {
         log::warn!("the power button: {error}");
