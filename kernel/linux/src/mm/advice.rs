@@ -28,6 +28,9 @@ pub fn set_huge_pages(when: HugePages) {
 }
 
 pub(super) fn huge_pages_enabled(vma: &Vma) -> bool {
+    if crate::syscalls::huge_pages_disabled() {
+        return false;
+    }
     match HUGE_PAGES.load(Ordering::Relaxed) {
         0 => false,
         1 => vma.flags.contains(VmFlags::HUGE),

@@ -155,6 +155,11 @@ impl Vma {
         self.end - self.start
     }
 
+    /// Whether it has no bytes; one in a [`VmaSet`] always has some.
+    pub fn is_empty(&self) -> bool {
+        self.start == self.end
+    }
+
     /// Whether stores stay the program's own.
     pub fn is_private(&self) -> bool {
         !self.flags.contains(VmFlags::SHARED)

@@ -28,6 +28,7 @@ mod threads;
 mod timers;
 mod times;
 
+pub(crate) use misc::huge_pages_disabled;
 pub use rseq::RSEQ_FEATURE_SIZE;
 pub(crate) use rseq::{abort_rseq, update_rseq};
 

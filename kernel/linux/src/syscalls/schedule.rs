@@ -46,7 +46,7 @@ pub fn sys_sched_getaffinity(
     len: usize,
     mask: UserPtr<u64>,
 ) -> Result<usize> {
-    if len < 8 || len % 8 != 0 {
+    if len < 8 || !len.is_multiple_of(8) {
         return Err(Errno::EINVAL);
     }
     let thread = target(ctx, tid)?;

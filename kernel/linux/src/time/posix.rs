@@ -178,14 +178,16 @@ impl PosixTimer {
         let mut state = self.state.lock();
         state.signalled = false;
         state.overrun = 0;
-        if state.interval_ns == 0 {
-            state.next_ns = 0;
-        } else {
-            let missed = now.saturating_sub(state.next_ns) / state.interval_ns;
-            state.overrun = i32::try_from(missed).unwrap_or(i32::MAX);
-            state.next_ns = state
-                .next_ns
-                .saturating_add((missed + 1).saturating_mul(state.interval_ns));
+        match now
+            .saturating_sub(state.next_ns)
+            .checked_div(state.interval_ns)
+        {
+            None => state.next_ns = 0,
+            Some(missed) => {
+                state.overrun = i32::try_from(missed).unwrap_or(i32::MAX);
+                let periods = (missed + 1).saturating_mul(state.interval_ns);
+                state.next_ns = state.next_ns.saturating_add(periods);
+            }
         }
         let overrun = state.overrun;
         drop(state);
