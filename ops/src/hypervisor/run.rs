@@ -188,9 +188,11 @@ fn wait(
     events: &mpsc::Receiver<Event>,
 ) -> Result<(ExitStatus, Option<i32>)> {
     let mut asked: Option<(Instant, i32)> = None;
+    let mut overdue = false;
     loop {
         let event = match asked {
             None => events.recv_timeout(Duration::from_secs(1)),
+            Some(_) if overdue => events.recv_timeout(Duration::from_secs(1)),
             Some((since, _)) => {
                 let left = GRACE.saturating_sub(since.elapsed());
                 events.recv_timeout(left.min(Duration::from_secs(1)))
@@ -215,9 +217,13 @@ fn wait(
                 Some(_) => stop(child, qmp),
             },
             Err(RecvTimeoutError::Timeout) => {
-                if let Some((since, _)) = asked
+                if overdue {
+                    // It was asked to quit and has not: it gets no second chance.
+                    let _ = child.kill();
+                } else if let Some((since, _)) = asked
                     && since.elapsed() >= GRACE
                 {
+                    overdue = true;
                     note("the program did not end in time; stopping the machine");
                     stop(child, qmp);
                 }
