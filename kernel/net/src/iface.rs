@@ -225,7 +225,8 @@ impl Interface {
             index: self.index,
             name: self.name.clone(),
             mac: self.mac,
-            mtu: self.mtu(),
+            // Linux's is 64 KiB, one more than an IP packet can have.
+            mtu: self.mtu() + u32::from(self.is_loopback()),
             up: self.is_up(),
             loopback: self.is_loopback(),
             carrier: self.nic.as_ref().is_none_or(|nic| nic.link_up()),

@@ -17,9 +17,9 @@ use super::console::terminal_metadata;
 use super::terminal::{Output, Terminal};
 use super::termios::WinSize;
 use crate::files::blocking::{any, retry};
-use crate::files::put_int;
 use crate::files::readiness::with_norms;
 use crate::files::ring::Ring;
+use crate::files::{paths, put_int};
 use crate::uaccess::UserPtr;
 
 const TIOCGPTN: u32 = 0x8004_5430;
@@ -88,8 +88,51 @@ impl Output for Screen {
 
 impl Drop for Pty {
     fn drop(&mut self) {
+        node::remove(self.number);
         let gone = PTYS.lock().remove(&self.number);
         drop(gone);
+    }
+}
+
+/// The device nodes of slaves, which come and go with their terminals as in Linux's devpts.
+mod node {
+    use alloc::format;
+    use alloc::string::String;
+
+    use fs::{Credentials, DeviceId, FileType, Start};
+
+    use super::SLAVE_MAJOR;
+
+    pub fn path(number: u32) -> String {
+        format!("/dev/pts/{number}")
+    }
+
+    fn at_root(work: impl FnOnce(&fs::Namespace, &Start<'_>) -> errno::Result<()>) {
+        let Some(process) = crate::process::get() else {
+            return;
+        };
+        let namespace = process.fs.namespace();
+        let root = namespace.root();
+        let start = Start {
+            root,
+            dir: root,
+            creds: &Credentials::ROOT,
+        };
+        // An image without /dev/pts has terminals without names.
+        let _ = work(namespace, &start);
+    }
+
+    pub fn add(number: u32) {
+        at_root(|namespace, start| {
+            let (path, id) = (path(number), DeviceId::new(SLAVE_MAJOR, number));
+            namespace
+                .mknod(start, path.as_bytes(), FileType::CharDevice, 0o620, id)
+                .map(drop)
+        });
+    }
+
+    pub fn remove(number: u32) {
+        at_root(|namespace, start| namespace.unlink(start, path(number).as_bytes()));
     }
 }
 
@@ -113,6 +156,8 @@ impl Pty {
             master: Pollee::new(),
         });
         ptys.insert(number, Arc::downgrade(&pty));
+        drop(ptys);
+        node::add(number);
         Ok(pty)
     }
 
@@ -270,7 +315,12 @@ impl File for MasterFile {
             TIOCGPTPEER => {
                 let process = crate::process::get().ok_or(Errno::EIO)?;
                 let flags = OpenFlags::from_bits_truncate(arg as u32);
-                let file = fs::OpenFile::new(self.open_peer()?, flags, None);
+                // By its name where it has one, so that `ttyname(3)` finds it.
+                let name = node::path(self.pty.number);
+                let file = match paths::open(process, name.as_bytes(), flags) {
+                    Ok(file) => file,
+                    Err(_) => fs::OpenFile::new(self.open_peer()?, flags, None),
+                };
                 let limit = crate::files::descriptor_limit(process);
                 let close_on_exec = flags.contains(OpenFlags::CLOEXEC);
                 process
