@@ -268,7 +268,7 @@ mod tests {
                     for _ in 0..5000 {
                         let mut total = total.lock();
                         let seen = *total;
-                        if seen % 64 == 0 {
+                        if seen.is_multiple_of(64) {
                             crate::yield_now();
                         }
                         *total = seen + 1;

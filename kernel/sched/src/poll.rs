@@ -101,7 +101,8 @@ impl Pollee {
             let found = {
                 let list = self.observers.list.lock();
                 let place = list.partition_point(|(id, _)| *id < next);
-                list.get(place).map(|(id, observer)| (*id, observer.upgrade()))
+                list.get(place)
+                    .map(|(id, observer)| (*id, observer.upgrade()))
             };
             let Some((id, observer)) = found else {
                 break;

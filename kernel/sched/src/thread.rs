@@ -104,6 +104,10 @@ pub struct Thread {
     /// A wake-up that came while the thread was not parked.
     pub(crate) token: AtomicBool,
     interrupted: AtomicBool,
+    #[cfg_attr(
+        not(target_os = "none"),
+        expect(dead_code, reason = "on the host, the host's scheduler decides")
+    )]
     pub(crate) virtual_ns: AtomicU64,
     pub(crate) cpu_ns: AtomicU64,
     pub(crate) user_ns: AtomicU64,

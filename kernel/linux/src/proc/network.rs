@@ -22,13 +22,13 @@ pub fn add(process: &'static Process, dir: &Arc<Dir>) {
         .text("unix", unix_sockets)
         .text("dev", dev)
         .text("route", route)
-        .text("ipv6_route", || String::new())
+        .text("ipv6_route", String::new)
         .text("if_inet6", if_inet6)
         .text("arp", arp)
         .text("snmp", || counters(&["Ip", "Icmp", "Tcp", "Udp"]))
         .text("netstat", || counters(&["TcpExt", "IpExt"]))
         .text("sockstat", sockstat)
-        .text("protocols", || String::new())
+        .text("protocols", String::new)
         .text("packet", || {
             "sk       RefCnt Type Proto  Iface R Rmem   User   Inode\n".into()
         });

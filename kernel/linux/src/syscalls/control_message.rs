@@ -70,7 +70,7 @@ pub fn read(process: &Process, family: u16, at: UserPtr<u8>, len: u64) -> Result
 }
 
 fn rights(process: &Process, message: &Cmsg<'_>) -> Result<Control> {
-    if message.data.len() % 4 != 0 || message.data.len() / 4 > MAX_RIGHTS {
+    if !message.data.len().is_multiple_of(4) || message.data.len() / 4 > MAX_RIGHTS {
         return Err(Errno::EINVAL);
     }
     let files: Result<Vec<Arc<OpenFile>>> = message

@@ -56,7 +56,7 @@ const MSG_CMSG_COMPAT: u32 = 0x8000_0000;
 const MAX_MESSAGES: u32 = 1024;
 
 fn slice(addr: usize, len: usize) -> Result<UserSlice> {
-    Ok(UserSlice::new(addr, len.min(MAX_RW_COUNT))?)
+    UserSlice::new(addr, len.min(MAX_RW_COUNT))
 }
 
 fn nonblock(file: &OpenFile) -> bool {

@@ -113,7 +113,7 @@ pub fn find_inode(key: InodeKey) -> Option<Arc<UnixSocket>> {
 /// A bound socket, for `/proc/net/unix`.
 pub struct Row {
     /// The name; an abstract one begins with `@`.
-    pub name: alloc::string::String,
+    pub name: String,
     /// `SOCK_*`.
     pub kind: i32,
     /// Whether it accepts connections.

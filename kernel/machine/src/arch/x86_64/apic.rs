@@ -168,7 +168,6 @@ pub(super) fn timer_start(count: u32) {
 }
 
 /// What is left of the last count.
-
 pub(super) fn timer_left() -> u32 {
     read(TIMER_CURRENT)
 }
