@@ -46,13 +46,12 @@ pub(crate) fn input(stack: &Stack, meta: &IpMeta, mut packet: InPacket, now: u64
     };
     let word = u32::from_be_bytes([icmp[4], icmp[5], icmp[6], icmp[7]]);
     match icmp[0] {
-        ECHO
-            if stack.icmp_allowed(now) => {
-                let mut bytes = packet.to_vec().split_off(meta.l4.min(packet.len()));
-                bytes[0] = ECHO_REPLY;
-                let from = if meta.many { None } else { Some(dst) };
-                send(stack, from, src, bytes, DEFAULT_TTL, meta.iface.index, now);
-            }
+        ECHO if stack.icmp_allowed(now) => {
+            let mut bytes = packet.to_vec().split_off(meta.l4.min(packet.len()));
+            bytes[0] = ECHO_REPLY;
+            let from = if meta.many { None } else { Some(dst) };
+            send(stack, from, src, bytes, DEFAULT_TTL, meta.iface.index, now);
+        }
         UNREACHABLE | TOO_BIG | TIME_EXCEEDED | PARAMETER => {
             let (errno, fatal) = match (icmp[0], icmp[1]) {
                 (UNREACHABLE, 1 | 5 | 6) => (Errno::EACCES, true),

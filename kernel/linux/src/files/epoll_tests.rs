@@ -124,8 +124,8 @@ fn sets_nest_but_not_in_a_circle() {
     let watched = |n: usize| -> Arc<dyn Watched> { sets[n].clone() };
     let (event, target) = event();
     sets[0].0.add(9, &target, ask(IN)).unwrap();
-    for n in 1..5 {
-        sets[n].0.add(9, &watched(n - 1), ask(IN)).unwrap();
+    for (n, set) in sets.iter().enumerate().take(5).skip(1) {
+        set.0.add(9, &watched(n - 1), ask(IN)).unwrap();
     }
     assert_eq!(
         sets[5].0.add(9, &watched(4), ask(IN)),

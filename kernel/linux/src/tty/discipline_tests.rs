@@ -14,9 +14,11 @@ fn read(tty: &mut Discipline, room: usize) -> Option<Vec<u8>> {
 }
 
 fn raw() -> Discipline {
-    let mut termios = Termios::default();
-    termios.c_lflag = 0;
-    termios.c_iflag = 0;
+    let termios = Termios {
+        c_lflag: 0,
+        c_iflag: 0,
+        ..Termios::default()
+    };
     Discipline::new(termios)
 }
 
@@ -123,8 +125,10 @@ fn output_gets_carriage_returns_unless_raw() {
     tty.write(b"a\nb\n", &mut out);
     assert_eq!(out, b"a\r\nb\r\n");
     out.clear();
-    let mut termios = Termios::default();
-    termios.c_oflag = 0;
+    let termios = Termios {
+        c_oflag: 0,
+        ..Termios::default()
+    };
     tty.set_termios(termios);
     tty.write(b"a\nb", &mut out);
     assert_eq!(out, b"a\nb");

@@ -146,10 +146,7 @@ impl Queue {
         let mut len = 0;
         let mut stop = false;
         let mut at = 0;
-        loop {
-            let Some(stretch) = self.stretches.get_mut(at) else {
-                break;
-            };
+        while let Some(stretch) = self.stretches.get_mut(at) {
             if stretch.extras.credentials != extras.credentials {
                 break;
             }
