@@ -6,7 +6,7 @@ use alloc::sync::Arc;
 use core::net::{IpAddr, Ipv4Addr};
 use drivers::nic::Nic;
 use manifest::{Interface, Manifest};
-use net::{Cidr, Config, IfConfig, Ipv4Config, Ipv6Config, Stack};
+use net::{Cidr, Config, IfConfig, Ipv4Config, Ipv6Config, Limits, Stack};
 
 /// The mask of a static address that comes without one: /24, as the existing system has it.
 const DEFAULT_MASK: Ipv4Addr = Ipv4Addr::new(255, 255, 255, 0);
@@ -16,6 +16,7 @@ pub fn start(manifest: &Manifest, nics: &[Arc<dyn Nic>]) {
     let secret = core::array::from_fn(|_| drivers::random::word());
     let mut config = Config::new(Arc::new(machine::time::now_ns), secret);
     config.host_name = manifest.hostname.clone();
+    config.limits = Limits::for_ram(machine::mem::stats().total * machine::mem::PAGE_SIZE);
     let stack = Stack::new(config);
     for (number, nic) in (1..).zip(nics) {
         let wanted = manifest

@@ -235,6 +235,22 @@ impl Default for Limits {
     }
 }
 
+impl Limits {
+    /// Bounds that fit a machine with `ram` bytes: a quarter of them for socket buffers at most.
+    pub fn for_ram(ram: usize) -> Limits {
+        let usual = Limits::default();
+        Limits {
+            memory: (ram / 4).clamp(2 << 20, 1 << 30),
+            fragments: (ram / 64).clamp(256 << 10, usual.fragments),
+            connections: (ram / 4096).clamp(1024, usual.connections),
+            time_wait: (ram / 8192).clamp(1024, usual.time_wait),
+            tcp_rmem_max: (ram / 16).clamp(256 << 10, usual.tcp_rmem_max),
+            tcp_wmem_max: (ram / 16).clamp(256 << 10, usual.tcp_wmem_max),
+            ..usual
+        }
+    }
+}
+
 /// What [`Stack::new`](crate::Stack::new) needs.
 #[derive(Clone)]
 pub struct Config {

@@ -205,19 +205,39 @@ fn run_seed(seed: u64) {
     }
 }
 
-#[test]
-fn every_seed_delivers() {
-    let count = std::env::var("NET_SEEDS")
-        .ok()
-        .and_then(|s| s.parse().ok())
-        .unwrap_or(300);
-    let first = std::env::var("NET_SEED")
-        .ok()
-        .and_then(|s| s.parse().ok())
-        .unwrap_or(0);
+/// 10,000 seeds in four parts that run side by side; `NET_SEEDS` is the size of a part.
+fn seeds(part: u64) {
+    let number = |name: &str, usual| {
+        std::env::var(name)
+            .ok()
+            .and_then(|s| s.parse().ok())
+            .unwrap_or(usual)
+    };
+    let count: u64 = number("NET_SEEDS", 2500);
+    let first: u64 = number("NET_SEED", 0) + part * count;
     for seed in first..first + count {
         run_seed(seed);
     }
+}
+
+#[test]
+fn every_seed_delivers_1() {
+    seeds(0);
+}
+
+#[test]
+fn every_seed_delivers_2() {
+    seeds(1);
+}
+
+#[test]
+fn every_seed_delivers_3() {
+    seeds(2);
+}
+
+#[test]
+fn every_seed_delivers_4() {
+    seeds(3);
 }
 
 #[test]

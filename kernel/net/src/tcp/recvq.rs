@@ -13,6 +13,10 @@ use crate::seq;
 const SLACK: usize = 16 * 1024;
 /// Size of chunks small payloads are gathered in.
 const DENSE: usize = 4096;
+/// More runs than this are kept only if they are not slivers: a hostile peer gets no more of our time.
+const RUNS: usize = 1024;
+/// Bytes a run has to have on average then.
+const SLIVER: usize = 256;
 
 /// A run beyond a gap.
 struct Run {
@@ -99,6 +103,10 @@ impl RecvQueue {
 
     /// Keeps a payload that starts at `seq`, beyond a gap.
     pub fn insert(&mut self, mut start: u32, mut payload: Payload) -> Beyond {
+        if self.runs.len() >= RUNS && self.runs_len / self.runs.len() < SLIVER {
+            // The peer still has all of it.
+            self.prune();
+        }
         let len = payload_len(&payload) as u32;
         let mut end = start.wrapping_add(len);
         let (first_start, first_end) = (start, end);
