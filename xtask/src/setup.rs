@@ -35,8 +35,8 @@ const TESTS: &[Need] = &[
         package: "golang-go",
     },
     Need {
-        file: "/usr/bin/curl",
-        package: "curl",
+        file: "/usr/bin/make",
+        package: "make",
     },
     Need {
         file: "/sbin/ip",
