@@ -22,13 +22,12 @@ pub fn add(process: &'static Process, dir: &Arc<Dir>) {
         .text("unix", unix_sockets)
         .text("dev", dev)
         .text("route", route)
-        .text("ipv6_route", String::new)
+        .text("ipv6_route", ipv6_route)
         .text("if_inet6", if_inet6)
         .text("arp", arp)
         .text("snmp", || counters(&["Ip", "Icmp", "Tcp", "Udp"]))
         .text("netstat", || counters(&["TcpExt", "IpExt"]))
         .text("sockstat", sockstat)
-        .text("protocols", String::new)
         .text("packet", || {
             "sk       RefCnt Type Proto  Iface R Rmem   User   Inode\n".into()
         });
@@ -225,6 +224,33 @@ fn route() -> String {
             u32::from_ne_bytes(mask.octets()),
         );
         text += &format!("{line:<127}\n");
+    }
+    text
+}
+
+fn ipv6_route() -> String {
+    let mut text = String::new();
+    let Ok(stack) = socket::stack() else {
+        return text;
+    };
+    for route in stack.routes() {
+        let IpAddr::V6(dst) = route.dst.addr else {
+            continue;
+        };
+        let gateway = match route.gateway {
+            Some(IpAddr::V6(gateway)) => gateway.to_bits(),
+            _ => 0,
+        };
+        // RTF_UP, RTF_GATEWAY.
+        let flags = if gateway == 0 { 1 } else { 3 };
+        text += &format!(
+            "{:032x} {:02x} {:032x} 00 {gateway:032x} {:08x} 00000001 00000000 {flags:08x} {:>8}\n",
+            dst.to_bits(),
+            route.dst.prefix,
+            0,
+            route.metric,
+            name_of(stack, route.index),
+        );
     }
     text
 }

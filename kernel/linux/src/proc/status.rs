@@ -1,4 +1,4 @@
-//! The texts of `/proc/self/{status,stat,statm,limits,io,schedstat,syscall}`.
+//! The texts of `/proc/self/{status,stat,statm,limits,schedstat,syscall}`.
 
 use alloc::format;
 use alloc::string::String;
@@ -251,12 +251,6 @@ pub fn limits(process: &Process) -> Vec<u8> {
         );
     }
     text.into_bytes()
-}
-
-/// `io`: bytes are not counted by process, since there is one.
-pub fn io() -> Vec<u8> {
-    b"rchar: 0\nwchar: 0\nsyscr: 0\nsyscw: 0\nread_bytes: 0\nwrite_bytes: 0\ncancelled_write_bytes: 0\n"
-        .to_vec()
 }
 
 /// `schedstat`: time run, time waited to run, slices.

@@ -29,7 +29,6 @@ pub fn add_common(process: &'static Process, dir: &Arc<Dir>, tid: i32) {
         .add("maps", text(|p, _, _| p.mm.maps()))
         .add("smaps", text(|p, _, _| p.mm.smaps()))
         .add("limits", text(|p, _, _| status::limits(p)))
-        .add("io", text(|_, _, _| status::io()))
         .add("schedstat", text(|_, t, _| status::schedstat(t)))
         .add("wchan", text(|_, _, _| b"0".to_vec()))
         .add("syscall", text(|_, t, _| status::syscall(t)));

@@ -14,12 +14,11 @@ fn read(tty: &mut Discipline, room: usize) -> Option<Vec<u8>> {
 }
 
 fn raw() -> Discipline {
-    let termios = Termios {
+    Discipline::new(Termios {
         c_lflag: 0,
         c_iflag: 0,
         ..Termios::default()
-    };
-    Discipline::new(termios)
+    })
 }
 
 #[test]
@@ -125,11 +124,10 @@ fn output_gets_carriage_returns_unless_raw() {
     tty.write(b"a\nb\n", &mut out);
     assert_eq!(out, b"a\r\nb\r\n");
     out.clear();
-    let termios = Termios {
+    tty.set_termios(Termios {
         c_oflag: 0,
         ..Termios::default()
-    };
-    tty.set_termios(termios);
+    });
     tty.write(b"a\nb", &mut out);
     assert_eq!(out, b"a\nb");
 }
