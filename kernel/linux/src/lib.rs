@@ -2,7 +2,7 @@
 //! and the system calls over them.
 //!
 //! What a file, a socket or a device *is* lies below, in `fs`, `net` and `drivers`; this room gives
-//! them to a program the way Linux does. [`start`] begins the program; [`syscalls::table`] lists
+//! them to a program the way Linux does. [`start()`] begins the program; [`syscalls::table`] lists
 //! every call.
 #![cfg_attr(target_os = "none", no_std)]
 #![forbid(unsafe_code)]

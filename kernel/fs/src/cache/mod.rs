@@ -1,9 +1,9 @@
 //! The page cache: the contents of regular files in memory, one [`PageCache`] for each file.
 //! `read`, `write`, `mmap` and `sendfile` all see these pages.
 //!
-//! Here: finding and loading pages, reading. [`write`]: writing and truncating; [`writeback`]:
+//! Here: finding and loading pages, reading. [`mod@write`]: writing and truncating; [`writeback`]:
 //! dirty pages on their way to the store; [`readahead`]: what to read before it is asked for;
-//! [`shrink`]: giving memory back; [`store`]: what a file system implements.
+//! [`mod@shrink`]: giving memory back; [`store`]: what a file system implements.
 //!
 //! Locks, outer first: `writer` (one writer or truncation of a file at a time; may be held over
 //! user copies), `flushing` (one write-back of a file at a time), the spin lock around `pages`.

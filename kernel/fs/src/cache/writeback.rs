@@ -121,7 +121,7 @@ fn write_due() {
     }
 }
 
-/// Writes back every dirty page of the files of one [`PageStore::group`].
+/// Writes back every dirty page of the files of one [`PageStore::group`](super::PageStore::group).
 ///
 /// # Errors
 /// The first that a store reported; all files are tried.

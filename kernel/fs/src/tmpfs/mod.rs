@@ -2,7 +2,7 @@
 //! and the files of `memfd_create(2)`.
 //!
 //! Here: the file system and its accounting. [`node`]: inodes; [`dir`]: the table of a directory;
-//! [`memfd`]: unnamed files and their seals.
+//! [`mod@memfd`]: unnamed files and their seals.
 
 mod dir;
 mod memfd;

@@ -1,6 +1,6 @@
 //! Starting the program: its file, its dynamic linker, its memory and its first stack (`execve(2)`).
 //!
-//! [`elf`] reads headers, [`load`] maps, [`stack`] lays out arguments and environment.
+//! [`elf`] reads headers, [`mod@load`] maps, [`stack`] lays out arguments and environment.
 pub mod elf;
 pub mod load;
 pub mod stack;

@@ -138,7 +138,7 @@ pub trait SocketOps: Send + Sync {
     }
 
     /// Starts or makes a connection. `EINPROGRESS` asks to wait and call
-    /// [`SocketOps::connect_result`]; `EAGAIN` to wait for [`SocketOps::connect_pollee`] and try again.
+    /// [`SocketOps::connect_result`]; `EAGAIN` to wait for [`SocketOps::pollee`] and try again.
     ///
     /// # Errors
     /// As `connect(2)`.
