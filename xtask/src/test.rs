@@ -53,7 +53,10 @@ pub fn ci(sh: &Shell) -> Result<()> {
     .quiet()
     .run()?;
     {
-        let _flags = sh.push_env("RUSTDOCFLAGS", "-D warnings -A rustdoc::private_intra_doc_links");
+        let _flags = sh.push_env(
+            "RUSTDOCFLAGS",
+            "-D warnings -A rustdoc::private_intra_doc_links",
+        );
         cmd!(
             sh,
             "cargo doc --quiet --workspace --exclude nanos --no-deps --document-private-items"

@@ -1,5 +1,5 @@
 //! The one error type of the drivers: why a device did not do what it was asked to do.
-//! Errors of configuration that only stop a probe are in [`crate::probe`].
+//! Errors of configuration that only stop a probe are in [`mod@crate::probe`].
 
 use core::fmt;
 
