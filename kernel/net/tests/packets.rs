@@ -643,3 +643,34 @@ fn peeking_takes_nothing_and_defer_accept_waits_for_data() {
     assert_eq!(server.input_queued(), 4);
     assert_eq!(read(&server, 10).unwrap(), b"data");
 }
+
+#[test]
+fn a_black_hole_for_large_packets_is_found() {
+    let mut s = Script::new();
+    let (server, seq, iss) = connection(&mut s, &PLAIN);
+    write(&server, &[1; 1460]).unwrap();
+    // Full segments vanish; the fourth try is smaller, and gets through.
+    let mut sizes = vec![];
+    while sizes.last() != Some(&1160) {
+        s.advance(10 * MS);
+        while let Some(segment) = s.next() {
+            sizes.push(segment.data.len());
+        }
+        assert!(sizes.len() < 8, "{sizes:?}");
+    }
+    s.send(&seg(seq, iss + 1160, ACK, b""));
+    assert_eq!(s.expect("the rest").data.len(), 300);
+}
+
+#[test]
+fn the_user_timeout_ends_what_is_not_acknowledged() {
+    let mut s = Script::new();
+    let (server, ..) = connection(&mut s, &PLAIN);
+    server.set_option(Opt::UserTimeout(3000)).unwrap();
+    write(&server, b"x").unwrap();
+    s.advance(2 * SECOND);
+    assert!(!server.poll().contains(Events::ERR));
+    s.advance(5 * SECOND);
+    assert!(server.poll().contains(Events::ERR));
+    assert_eq!(read(&server, 1), Err(Errno::ETIMEDOUT));
+}

@@ -167,9 +167,15 @@ impl Tcb {
                     self.send_probe(stack, now);
                 } else {
                     // A black hole for large packets looks like this: try smaller ones (RFC 4821's idea).
-                    if self.retransmits >= 3 && self.mss > 1200 && !self.dst.iface.is_loopback() {
+                    let modest = if self.key.remote.is_ipv4() {
+                        1200
+                    } else {
+                        1280
+                    };
+                    let large = self.sent.front().is_some_and(|s| s.len() > modest);
+                    if self.retransmits >= 3 && large && !self.dst.iface.is_loopback() {
                         stack.counters().mtup_fail.bump();
-                        self.dst.mtu = self.dst.mtu.min(1200);
+                        self.dst.mtu = self.dst.mtu.min(modest);
                         self.update_mss();
                     }
                     self.enter_loss(stack);
