@@ -293,7 +293,8 @@ pub fn http_get(port: u16, limit: Duration) -> Result<(String, String)> {
 
 fn http_get_once(port: u16) -> Result<(String, String)> {
     let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
-    stream.set_read_timeout(Some(Duration::from_secs(20)))?;
+    // A connection that arrives before the guest listens is only tried again seconds later by QEMU's network.
+    stream.set_read_timeout(Some(Duration::from_secs(2)))?;
     stream.write_all(b"GET / HTTP/1.0\r\nHost: nanos\r\n\r\n")?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
