@@ -326,7 +326,13 @@ pub(super) fn sys_restart_syscall(ctx: &mut Ctx<'_>) -> Result<usize> {
             private,
             deadline_ns,
         }) => super::futex::restart(ctx, addr, value, bitset, private, deadline_ns),
-        // `poll(2)` sets its own up again.
-        Some(RestartBlock::Poll { .. }) => Err(Errno::EINTR),
+        Some(RestartBlock::Poll {
+            fds,
+            count,
+            deadline_ns,
+        }) => {
+            let deadline_ns = (deadline_ns != u64::MAX).then_some(deadline_ns);
+            super::poll::poll_restartable(ctx, UserPtr::new(fds), count, deadline_ns)
+        }
     }
 }
