@@ -84,17 +84,14 @@ fn hello(sh: &Shell, built: &build::Built, tool: &Tool, guest: &Guest, runs: usi
             .find_map(|line| line.trim().parse::<f64>().ok());
         line.with_context(|| format!("the program printed no count: {text}"))
     };
-    let ours = counted(output(nanos_counted(
-        &built.shipped,
-        &tool.image("first")?,
-    ))?)?;
-    let theirs = counted(output(linux(
-        &COUNTED,
-        &guest.kernel,
-        &first_init,
-        append,
-        &["-m", "512"],
-    ))?)?;
+    // What a device made it wait for counts as well, so the least of several is the nearest.
+    let least = |command: &dyn Fn() -> Command| -> Result<f64> {
+        let counts: Result<Vec<f64>> = (0..runs).map(|_| counted(output(command())?)).collect();
+        Ok(counts?.into_iter().fold(f64::INFINITY, f64::min))
+    };
+    let first_image = tool.image("first")?;
+    let ours = least(&|| nanos_counted(&built.shipped, &first_image))?;
+    let theirs = least(&|| linux(&COUNTED, &guest.kernel, &first_init, append, &["-m", "512"]))?;
 
     let [mut micro, mut q35] = nanos;
     let (micro, q35, linux) = (median(&mut micro), median(&mut q35), median(&mut on_linux));
