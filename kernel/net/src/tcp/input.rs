@@ -8,7 +8,6 @@ use errno::Errno;
 use super::header::{ACK, Emit, FIN, RST, SYN, Segment, URG};
 use super::listen;
 use super::output::send_header;
-use super::recvq::Beyond;
 use super::tcb::{Rtx, State, Tcb};
 use super::timewait;
 use crate::checksum::{Parts, Sum};
@@ -16,7 +15,7 @@ use crate::flow::{FlowKey, Found};
 use crate::icmp::IcmpError;
 use crate::ip::{DEFAULT_TTL, IpMeta, IpOut, proto};
 use crate::nic::RxChecksum;
-use crate::pkt::{InPacket, Payload, payload_advance, payload_len, payload_truncate};
+use crate::pkt::{InPacket, Payload};
 use crate::poll::Events;
 use crate::seq;
 use crate::stack::Stack;
@@ -415,7 +414,7 @@ impl Tcb {
     }
 
     /// Tells the peer about data it sent for nothing (RFC 2883).
-    fn note_duplicate(&mut self, segment: &Segment) {
+    pub(super) fn note_duplicate(&mut self, segment: &Segment) {
         let end = segment.seq.wrapping_add(segment.len);
         if self.sack_ok && segment.len > 0 && seq::lt(segment.seq, self.rcv_nxt) {
             self.dsack = Some((segment.seq, seq::min(end, self.rcv_nxt)));
@@ -508,7 +507,7 @@ impl Tcb {
         self.life_at = now + wait;
     }
 
-    fn enter_time_wait(&mut self, stack: &Stack) {
+    pub(super) fn enter_time_wait(&mut self, stack: &Stack) {
         self.set_state(stack, State::TimeWait);
         self.rtx = (Rtx::None, u64::MAX);
         self.keep_at = u64::MAX;
@@ -516,213 +515,6 @@ impl Tcb {
         self.delack_at = u64::MAX;
         self.effects.time_wait = true;
         self.effects.events |= Events::IN | Events::OUT | Events::HUP | Events::RDHUP;
-    }
-
-    /// Data and FIN of a segment that touches the window.
-    fn data(
-        &mut self,
-        stack: &Stack,
-        segment: &Segment,
-        payload: &mut Payload,
-        merged: Option<u16>,
-        now: u64,
-    ) {
-        let counters = stack.counters();
-        let mut start = segment.seq;
-        let mut len = segment.len;
-        let mut fin = segment.has(FIN);
-        debug_assert_eq!(payload_len(payload), len as usize);
-        let unit = u32::from(merged.unwrap_or(0)).max(if merged.is_some() { 0 } else { len });
-        if unit > self.rcv_mss {
-            self.rcv_mss = unit.min(u32::from(self.advertised_mss()));
-        }
-        // What we have already.
-        if seq::lt(start, self.rcv_nxt) {
-            let old = self.rcv_nxt.wrapping_sub(start);
-            if len > 0 {
-                self.note_duplicate(segment);
-                counters.dsack_old_sent.bump();
-            }
-            if old >= len {
-                let fin_new = fin && old == len;
-                len = 0;
-                payload.clear();
-                fin = fin_new;
-                if !fin {
-                    self.ack_now = true;
-                    return;
-                }
-            } else {
-                payload_advance(payload, old as usize);
-                len -= old;
-                self.ack_now = true;
-            }
-            start = self.rcv_nxt;
-        }
-        // What is beyond the window.
-        let edge = seq::max(self.rcv_wup.wrapping_add(self.rcv_wnd), self.rcv_nxt);
-        let room = edge.wrapping_sub(start);
-        if len > room {
-            payload_truncate(payload, room as usize);
-            len = room;
-            fin = false;
-            counters.zero_window_drop.add(u64::from(room == 0));
-            self.ack_now = true;
-            if len == 0 {
-                return;
-            }
-        }
-        let fin_at = start.wrapping_add(len);
-        if fin {
-            self.fin_seq = Some(fin_at);
-        }
-        if start == self.rcv_nxt {
-            if len > 0 {
-                if !self.admit(stack, payload) {
-                    self.fin_seq = None;
-                    return;
-                }
-                let had_gap = self.recvq.beyond() > 0;
-                self.bytes_received += u64::from(len);
-                self.recvq.push(core::mem::take(payload));
-                self.rcv_nxt = start.wrapping_add(len);
-                if had_gap {
-                    let before = self.rcv_nxt;
-                    self.rcv_nxt = self.recvq.absorb(before);
-                    self.bytes_received += u64::from(self.rcv_nxt.wrapping_sub(before));
-                    // Filling a gap is news the sender waits for (RFC 5681 §4.2).
-                    self.ack_now = true;
-                }
-                self.effects.events |= Events::IN;
-                let pending = self.rcv_nxt.wrapping_sub(self.rcv_wup);
-                if pending > self.rcv_mss
-                    || self.rcv_nxt.wrapping_sub(self.last_ack_sent) > 2 * self.rcv_mss
-                {
-                    self.ack_now = true;
-                } else if !self.ack_now {
-                    self.delay_ack(now);
-                }
-            }
-        } else if len > 0 {
-            if !self.admit(stack, payload) {
-                self.ack_now = true;
-                return;
-            }
-            counters.ofo_queue.bump();
-            self.ooo_packets += 1;
-            if let Beyond::Duplicate(left, right) =
-                self.recvq.insert(start, core::mem::take(payload))
-                && self.sack_ok
-            {
-                self.dsack = Some((left, right));
-                counters.dsack_ofo_sent.bump();
-            }
-            self.ack_now = true;
-        } else {
-            self.ack_now = true;
-        }
-        if self.fin_seq == Some(self.rcv_nxt) {
-            self.on_fin(stack, now);
-        }
-    }
-
-    /// Whether memory allows to keep a payload. In need, what lies beyond gaps goes first.
-    fn admit(&mut self, stack: &Stack, payload: &Payload) -> bool {
-        let memory = stack.config().limits.memory;
-        let bound = 2 * self.rcv_limit as usize + (128 << 10);
-        if self.recvq.footprint() > bound || stack.memory() > memory {
-            stack.counters().prune_called.bump();
-            let dropped = self.recvq.prune();
-            stack.counters().ofo_pruned.add(u64::from(dropped > 0));
-            self.settle(stack);
-            // One segment at a time always gets through, so that nobody starves.
-            if self.recvq.len() > 0 && (self.recvq.footprint() > bound || stack.memory() > memory) {
-                stack.counters().rcv_q_drop.bump();
-                return false;
-            }
-        }
-        let _ = payload;
-        true
-    }
-
-    fn on_fin(&mut self, stack: &Stack, _now: u64) {
-        self.fin_seq = None;
-        self.rcv_nxt = self.rcv_nxt.wrapping_add(1);
-        self.recvq.prune();
-        self.ack_now = true;
-        self.effects.events |= Events::IN | Events::RDHUP;
-        match self.state {
-            State::Established => self.set_state(stack, State::CloseWait),
-            State::FinWait1 => self.set_state(stack, State::Closing),
-            State::FinWait2 => self.enter_time_wait(stack),
-            _ => {}
-        }
-    }
-
-    fn on_urgent(&mut self, segment: &Segment) {
-        let at = segment.seq.wrapping_add(u32::from(segment.urgent));
-        if seq::lt(at, self.rcv_nxt) || self.rcv_urgent.is_some_and(|old| seq::le(at, old)) {
-            return;
-        }
-        self.rcv_urgent = Some(at);
-        self.effects.events |= Events::PRI;
-    }
-
-    /// The receiver's own view of the round trip, by the timestamps that come back.
-    fn measure_receiver(&mut self, echo: u32, now: u64) {
-        if echo == self.rcv_rtt_ecr {
-            return;
-        }
-        self.rcv_rtt_ecr = echo;
-        let ms = self.ts_value(now).wrapping_sub(echo);
-        if ms < 60_000 {
-            let sample = u64::from(ms.max(1)) * 1_000_000;
-            self.rcv_rtt = if self.rcv_rtt == 0 {
-                sample
-            } else {
-                (self.rcv_rtt * 7 + sample) / 8
-            };
-        }
-    }
-
-    /// The program read `n` bytes: the window may open, and the buffer may grow so that the sender never
-    /// waits for it (dynamic right-sizing).
-    pub fn on_read(&mut self, stack: &Stack, n: usize, now: u64) {
-        self.copied += n as u64;
-        if self.opts.rcvbuf == 0 {
-            let rtt = match (self.rcv_rtt, self.rtt.srtt) {
-                (0, s) => s.max(1_000_000),
-                (r, _) => r,
-            };
-            if now.saturating_sub(self.drs_at) >= rtt {
-                let read = self.copied - self.drs_mark;
-                if read > self.drs_space {
-                    if !stack.under_pressure() {
-                        let want = 2 * read + 16 * u64::from(self.rcv_mss);
-                        let most = stack.config().limits.tcp_rmem_max as u64;
-                        self.rcv_limit = self.rcv_limit.max(want.min(most) as u32);
-                    }
-                    self.drs_space = read;
-                }
-                self.drs_mark = self.copied;
-                self.drs_at = now;
-            }
-        }
-        if matches!(
-            self.state,
-            State::Established | State::FinWait1 | State::FinWait2
-        ) {
-            // Tell the peer when the window has opened by a good part (RFC 9293 §3.8.6.2.2).
-            let told = self
-                .rcv_wup
-                .wrapping_add(self.rcv_wnd)
-                .wrapping_sub(self.rcv_nxt);
-            let told = if (told as i32) < 0 { 0 } else { told };
-            let free = self.free_window(stack);
-            if free >= 2 * told && free > 0 || free >= told + self.rcv_limit / 2 {
-                self.ack_now = true;
-            }
-        }
     }
 
     /// An ICMP error about one of our segments.

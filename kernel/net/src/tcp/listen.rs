@@ -11,13 +11,13 @@ use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering
 use errno::{Errno, Result};
 use hashbrown::HashMap;
 
+use super::cookie::{accept_cookie, send_cookie};
 use super::header::{ACK, Emit, FIN, RST, SYN, Segment};
 use super::input::refuse;
 use super::output::send_header;
 use super::socket::TcpSocket;
 use super::tcb::{FIRST_WINDOW, TcpOpts};
 use crate::flow::{Flow, FlowKey};
-use crate::hash;
 use crate::ip::{IpMeta, IpOut, proto};
 use crate::pkt::Payload;
 use crate::poll::Events;
@@ -31,10 +31,6 @@ use crate::sync::{RwSpinLock, SpinLock};
 /// Times a SYN-ACK is sent again (`tcp_synack_retries`).
 const RETRIES: u32 = 5;
 const SECOND: u64 = 1_000_000_000;
-/// A cookie counts time in these units, and is good for this one and the next.
-const COOKIE_NS: u64 = 64 * SECOND;
-/// Segment sizes a cookie can carry.
-const COOKIE_MSS: [u16; 8] = [536, 1220, 1300, 1360, 1400, 1440, 1460, 8960];
 
 /// A listening socket, as the packet path sees it.
 pub(crate) struct Listener {
@@ -48,7 +44,7 @@ pub(crate) struct Listener {
     half: AtomicUsize,
     closed: AtomicBool,
     /// When a cookie was last sent.
-    cookie_at: AtomicU64,
+    pub(super) cookie_at: AtomicU64,
     /// What new connections inherit.
     pub opts: SpinLock<TcpOpts>,
 }
@@ -87,7 +83,7 @@ impl Listener {
     }
 
     /// Linux's rule: full when more than the backlog wait, so a backlog of 0 still takes one.
-    fn full(&self) -> bool {
+    pub(super) fn full(&self) -> bool {
         self.ready() > self.backlog.load(Ordering::Relaxed)
     }
 
@@ -342,7 +338,7 @@ fn drop_half(stack: &Stack, half: &Arc<HalfOpen>) {
     }
 }
 
-fn syn_ack(
+pub(super) fn syn_ack(
     stack: &Stack,
     key: &FlowKey,
     opts: &TcpOpts,
@@ -377,7 +373,7 @@ fn syn_ack(
     }
 }
 
-fn ip_out(key: &FlowKey, opts: &TcpOpts) -> IpOut {
+pub(super) fn ip_out(key: &FlowKey, opts: &TcpOpts) -> IpOut {
     IpOut {
         src: key.local,
         dst: key.remote,
@@ -530,14 +526,14 @@ pub(crate) struct Seed<'a> {
 }
 
 impl Seed<'_> {
-    fn make(self, now: u64) -> Option<Arc<TcpSocket>> {
+    pub(super) fn make(self, now: u64) -> Option<Arc<TcpSocket>> {
         let parent = self.listener.socket.upgrade()?;
         Some(TcpSocket::passive(&parent, self, now))
     }
 }
 
 /// A new connection: its first segment, then the accept queue.
-fn open(
+pub(super) fn open(
     stack: &Stack,
     listener: &Arc<Listener>,
     socket: Arc<TcpSocket>,
@@ -554,126 +550,6 @@ fn open(
     if let Some(parent) = listener.socket.upgrade() {
         parent.notify(Events::IN);
     }
-}
-
-/// The number a cookie is: time, segment size, and a keyed hash that nobody else can make.
-fn cookie(stack: &Stack, key: &FlowKey, irs: u32, count: u64, mss_index: u32) -> u32 {
-    let salt = u64::from(irs) << 32 | count << 8 | u64::from(mss_index) | 1 << 31;
-    let hash = hash::sip24(stack.secret, &[key.secret(stack.secret, salt), salt]);
-    (count as u32 & 0x1f) << 27 | mss_index << 24 | hash as u32 & 0xff_ffff
-}
-
-fn send_cookie(
-    stack: &Stack,
-    key: &FlowKey,
-    listener: &Listener,
-    syn: &Segment,
-    dst: &Dst,
-    now: u64,
-) {
-    let mss = syn.mss.unwrap_or(536);
-    let index = COOKIE_MSS.iter().rposition(|m| *m <= mss).unwrap_or(0) as u32;
-    let iss = cookie(stack, key, syn.seq, now / COOKIE_NS, index);
-    let (mut emit, out) = {
-        let opts = listener.opts.lock();
-        (
-            syn_ack(stack, key, &opts, syn, dst, iss),
-            ip_out(key, &opts),
-        )
-    };
-    match syn.ts {
-        // The echo of our timestamp brings the other options back: scale in four bits, SACK in one.
-        Some((value, _)) => {
-            let options = u32::from(syn.wscale.unwrap_or(15)) | u32::from(syn.sack_permitted) << 4;
-            let stamp = (((now / 1_000_000) as u32).wrapping_sub(32) & !0x1f) | options;
-            emit.ts = Some((stamp, value));
-        }
-        None => {
-            emit.wscale = None;
-            emit.sack_permitted = false;
-        }
-    }
-    listener.cookie_at.store(now.max(1), Ordering::Relaxed);
-    stack.counters().syncookies_sent.bump();
-    send_header(stack, dst, &out, &emit, now);
-}
-
-/// An acknowledgement without a flow: perhaps of a cookie. False when it is not.
-fn accept_cookie(
-    stack: &Stack,
-    meta: &IpMeta,
-    key: &FlowKey,
-    listener: &Arc<Listener>,
-    segment: &Segment,
-    payload: Payload,
-    now: u64,
-) -> bool {
-    let sent_at = listener.cookie_at.load(Ordering::Relaxed);
-    if sent_at == 0 || now.saturating_sub(sent_at) > 2 * COOKIE_NS {
-        return false;
-    }
-    let _ = meta;
-    let counters = stack.counters();
-    let iss = segment.ack.wrapping_sub(1);
-    let irs = segment.seq.wrapping_sub(1);
-    let index = iss >> 24 & 7;
-    let count = now / COOKIE_NS;
-    let valid = [count, count.wrapping_sub(1)]
-        .into_iter()
-        .any(|c| cookie(stack, key, irs, c, index) == iss);
-    if !valid {
-        counters.syncookies_failed.bump();
-        return false;
-    }
-    counters.syncookies_recv.bump();
-    if listener.full() {
-        counters.listen_overflows.bump();
-        counters.listen_drops.bump();
-        return true;
-    }
-    let Ok(dst) = stack.route(key.remote, Some(key.local), listener.binding.device) else {
-        return true;
-    };
-    let mut syn = Segment {
-        seq: irs,
-        lport: key.lport,
-        rport: key.rport,
-        window: segment.window,
-        flags: SYN,
-        mss: Some(COOKIE_MSS[index as usize]),
-        ..Segment::default()
-    };
-    if let Some((value, echo)) = segment.ts {
-        syn.ts = Some((value, 0));
-        syn.sack_permitted = echo & 0x10 != 0;
-        syn.wscale = match echo & 0xf {
-            15 => None,
-            shift => Some((shift as u8).min(14)),
-        };
-    }
-    let seed = Seed {
-        key: *key,
-        listener,
-        syn,
-        iss,
-        dst,
-        rtt: None,
-    };
-    let Some(socket) = seed.make(now) else {
-        return true;
-    };
-    // Timestamps of the handshake had no offset.
-    socket.without_ts_offset();
-    if stack
-        .flows
-        .insert(*key, Flow::Conn(socket.clone()))
-        .is_err()
-    {
-        socket.forget();
-        return true;
-    }
-    open(stack, listener, socket, segment, payload, now);
-    true
 }
 
 /// The backlog a listener gets (`somaxconn` is the most).

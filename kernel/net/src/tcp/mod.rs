@@ -2,6 +2,8 @@
 
 mod calls;
 pub(crate) mod cc;
+mod cookie;
+mod data;
 pub(crate) mod header;
 pub mod info;
 pub(crate) mod input;
@@ -16,5 +18,6 @@ mod sockopt;
 pub(crate) mod tcb;
 mod timer;
 pub(crate) mod timewait;
+mod transfer;
 
 pub use socket::TcpSocket;
