@@ -235,7 +235,7 @@ impl TcpSocket {
     /// not change until the peer has acknowledged it. All of it is taken if there is any room.
     ///
     /// # Errors
-    /// As [`Socket::send`].
+    /// As [`crate::Socket::send`].
     pub fn send_segment(&self, segment: TxSegment, more: bool) -> Result<usize> {
         let now = self.stack.now();
         let done = {
