@@ -21,7 +21,7 @@ pub fn run(sh: &Shell, filter: &str) -> Result<()> {
         // Kernel rooms are tested on the host; the kernel itself is tested by booting it, below.
         Ok(cmd!(
             sh,
-            "cargo test --quiet --workspace --exclude nanos --exclude e2e"
+            "cargo test --quiet --no-fail-fast --workspace --exclude nanos --exclude e2e"
         )
         .quiet()
         .run()?)
@@ -29,9 +29,11 @@ pub fn run(sh: &Shell, filter: &str) -> Result<()> {
     part("e2e", &|| {
         let built = build::all(sh)?;
         let _ops = sh.push_env("OPS", &built.ops);
-        Ok(cmd!(sh, "cargo test --release --package e2e")
-            .quiet()
-            .run()?)
+        Ok(
+            cmd!(sh, "cargo test --release --no-fail-fast --package e2e")
+                .quiet()
+                .run()?,
+        )
     })
 }
 

@@ -140,7 +140,9 @@ impl<D: BlockDevice> Ext4<D> {
     pub(crate) fn free_inode(&mut self, node: &mut Node) -> Result<()> {
         let number = (node.ino - 1) / self.sb.inodes_per_group;
         let index = (node.ino - 1) % self.sb.inodes_per_group;
-        node.dtime = (self.now().sec as u32).max(1);
+        // The same field links orphans by their numbers: where the clock was never set, a time must not look like one.
+        let inodes = self.sb.groups.saturating_mul(self.sb.inodes_per_group);
+        node.dtime = (self.now().sec as u32).max(inodes.saturating_add(1));
         node.size = 0;
         self.store_node(node, false)?;
         self.changed.remove(&node.ino);
