@@ -3,7 +3,9 @@
 //! nanos is started through the tool from an image that exists, so the tool's own time counts against it.
 
 use super::guest::Guest;
-use super::machine::{COUNTED, EMULATED, Machine, Tool, free_port, linux, nanos_counted, output};
+use super::machine::{
+    COUNTED, EMULATED, LIMIT, Machine, Tool, free_port, linux, nanos_counted, output,
+};
 use crate::{build, demo, setup};
 use anyhow::{Context, Result};
 use std::path::PathBuf;
@@ -126,7 +128,7 @@ fn python(sh: &Shell, tool: &Tool, guest: &Guest, runs: usize) -> Result<()> {
         &forward,
     ];
     Machine::start(tool.command(&load))?
-        .first_answer(port)
+        .first_answer(port, LIMIT)
         .context("the first run of the package")?;
 
     let image = tool.image("python")?;
@@ -219,11 +221,11 @@ fn serve(machine: &dyn Fn(u16, u32) -> Command, runs: usize) -> Result<Served> {
     let mut answers = Vec::new();
     for _ in 0..runs {
         let port = free_port()?;
-        answers.push(Machine::start(machine(port, 512))?.first_answer(port)?);
+        answers.push(Machine::start(machine(port, 512))?.first_answer(port, LIMIT)?);
     }
     let port = free_port()?;
     let mut running = Machine::start(machine(port, 512))?;
-    running.first_answer(port)?;
+    running.first_answer(port, LIMIT)?;
     let (rate_of_1, rate_of_16) = (rate(port, 1)?, rate(port, 16)?);
     drop(running);
     // The least memory lies between one that fails and one that serves; 2 MiB is near enough.
@@ -231,7 +233,7 @@ fn serve(machine: &dyn Fn(u16, u32) -> Command, runs: usize) -> Result<Served> {
     while serves - fails > 2 {
         let memory = fails.midpoint(serves);
         let port = free_port()?;
-        match Machine::start(machine(port, memory))?.first_answer(port) {
+        match Machine::start(machine(port, memory))?.first_answer(port, LIMIT / 3) {
             Ok(_) => serves = memory,
             Err(_) => fails = memory,
         }
