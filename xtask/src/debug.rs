@@ -28,7 +28,7 @@ pub fn run(sh: &Shell, debug: &Debug) -> Result<()> {
         built.kernel.display()
     );
     eprintln!();
-    eprintln!("Useful there: `hbreak kernel_main`, `info threads` (one for each CPU), and");
+    eprintln!("Useful there: `hbreak __nanos_main`, `info threads` (one for each CPU), and");
     eprintln!(
         "`add-symbol-file {}` with the load address for the program.",
         debug.program.display()
