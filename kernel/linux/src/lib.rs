@@ -25,6 +25,7 @@ mod start;
 pub mod syscalls;
 pub mod thread;
 pub mod time;
+pub mod trace;
 pub mod tty;
 pub mod uaccess;
 pub mod uts;

@@ -14,7 +14,6 @@ use crate::mm::{AddressSpace, fault, file};
 use crate::process::{self, ExitStatus, PID, Process};
 use crate::run;
 use crate::signal::SigSet;
-use crate::syscalls::TRACE;
 use crate::thread::LinuxThread;
 
 /// What the program needs besides the manifest.
@@ -59,9 +58,7 @@ pub fn start(manifest: &Manifest, options: StartOptions) -> Result<()> {
     if !manifest.transparent_hugepage {
         set_huge_pages(HugePages::Never);
     }
-    if manifest.tracing.debugsyscalls {
-        TRACE.store(true, core::sync::atomic::Ordering::Relaxed);
-    }
+    crate::trace::configure(&manifest.tracing);
     machine::user::set_fault_handler(fault::kernel_copy_fault);
     let process = process::install(Process::new(
         AddressSpace::new(layout)?,

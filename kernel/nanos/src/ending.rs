@@ -41,6 +41,7 @@ pub fn fail(error: &dyn Display) -> ! {
 
 /// The program has ended: makes everything durable, and ends the machine with its status, or as the manifest says.
 pub fn exit(status: ExitStatus) -> ! {
+    linux::trace::program_ended();
     let code = i32::from(status.code());
     let holds = |set: &Option<ExitSet>| set.as_ref().is_some_and(|set| set.contains(code));
     if let Some(ending) = ENDING.get() {

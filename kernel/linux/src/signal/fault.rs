@@ -44,6 +44,8 @@ fn page_fault(ctx: &mut Ctx<'_>, error: u32, addr: usize) {
     } else {
         ctx.process.mm.fault(addr, access)
     };
+    let ip = ctx.user.regs.rip as usize;
+    crate::trace::page_fault(ctx.thread.tid, addr, access, ip, result.is_ok());
     let Err(failure) = result else {
         ctx.thread.faults[0].fetch_add(1, core::sync::atomic::Ordering::Relaxed);
         return;

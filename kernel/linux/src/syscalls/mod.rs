@@ -32,8 +32,7 @@ pub(crate) use misc::huge_pages_disabled;
 pub use rseq::RSEQ_FEATURE_SIZE;
 pub(crate) use rseq::{abort_rseq, update_rseq};
 
-use alloc::string::String;
-use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU64, Ordering};
 
 use errno::{Errno, Result};
 
@@ -61,6 +60,66 @@ pub enum ArgKind {
     Signal,
     /// File permission bits, in octal.
     Mode,
+    /// A descriptor of a directory, or `AT_FDCWD`.
+    DirFd,
+    /// Bytes that the call reads; the next argument says how many.
+    Data,
+    /// Bytes that the call has written; its result says how many, the next argument bounds it.
+    Filled,
+    /// A socket address that the call reads; the next argument is its length.
+    Address,
+    /// A socket address that the call has written; the next argument points to its length.
+    AddressOut,
+    /// Two descriptors that the call has written.
+    FdsOut,
+    /// `O_*`.
+    OpenFlags,
+    /// `PROT_*`.
+    ProtFlags,
+    /// `MAP_*`.
+    MapFlags,
+    /// `MREMAP_*`.
+    RemapFlags,
+    /// `MADV_*`.
+    Advice,
+    /// `AT_*` besides `AT_FDCWD`.
+    AtFlags,
+    /// `R_OK` and the like.
+    AccessMode,
+    /// `CLONE_*`.
+    CloneFlags,
+    /// `WNOHANG` and the like.
+    WaitFlags,
+    /// `MSG_*`.
+    MsgFlags,
+    /// `GRND_*`.
+    RandomFlags,
+    /// `FUTEX_*`.
+    FutexOp,
+    /// `SEEK_*`.
+    Whence,
+    /// `CLOCK_*`.
+    Clock,
+    /// `AF_*`.
+    Domain,
+    /// `SOCK_*`.
+    SocketKind,
+    /// `SOL_*`.
+    Level,
+    /// `SHUT_*`.
+    How,
+    /// `EPOLL_CTL_*`.
+    EpollOp,
+    /// `F_*`.
+    FcntlCommand,
+    /// The request of `ioctl(2)`.
+    IoctlRequest,
+    /// `SIG_BLOCK` and the like.
+    SigHow,
+    /// `ARCH_*`.
+    ArchPrctl,
+    /// `RLIMIT_*`.
+    Resource,
 }
 
 /// One line of the table.
@@ -77,9 +136,6 @@ pub struct SyscallInfo {
 /// Calls of numbers that the table lacks.
 pub static UNKNOWN_CALLS: AtomicU64 = AtomicU64::new(0);
 
-/// Whether each call is written to the log (manifest key `trace`, or the information store).
-pub static TRACE: AtomicBool = AtomicBool::new(false);
-
 /// Takes the next register as an argument.
 fn next<T: FromArg>(registers: &mut impl Iterator<Item = u64>) -> T {
     T::from_arg(registers.next().unwrap_or(0))
@@ -92,10 +148,11 @@ pub fn dispatch(ctx: &mut Ctx<'_>) {
     let number = ctx.user.syscall_number() as u64;
     let args = ctx.user.syscall_args().map(|arg| arg as u64);
     ctx.thread.enter_syscall(number, &args);
-    let result = table::call(ctx, number, args);
-    if TRACE.load(Ordering::Relaxed) {
-        trace(ctx, number, &args, &result);
-    }
+    let result = if crate::trace::is_on() {
+        crate::trace::watched(ctx, number, args)
+    } else {
+        table::call(ctx, number, args)
+    };
     let value = match result {
         Ok(value) => value as isize,
         Err(errno) => -(errno.raw() as isize),
@@ -110,46 +167,7 @@ pub fn dispatch(ctx: &mut Ctx<'_>) {
 /// Answers a number that the table lacks.
 fn unknown(number: u64) -> Result<usize> {
     UNKNOWN_CALLS.fetch_add(1, Ordering::Relaxed);
+    crate::trace::stats::count_refused(number);
     log::debug!("system call {number} is not known");
     Err(Errno::ENOSYS)
-}
-
-fn trace(ctx: &Ctx<'_>, number: u64, args: &[u64; 6], result: &Result<usize>) {
-    use core::fmt::Write;
-    let mut line = String::new();
-    match u32::try_from(number).ok().and_then(table::info) {
-        Some(info) => {
-            let _ = write!(line, "{}(", info.name);
-            for (n, ((name, kind), value)) in info.args.iter().zip(args).enumerate() {
-                let comma = if n == 0 { "" } else { ", " };
-                let _ = write!(line, "{comma}{name}: ");
-                let _ = show(&mut line, *kind, *value);
-            }
-            line.push(')');
-        }
-        None => {
-            let _ = write!(line, "syscall_{number}({args:x?})");
-        }
-    }
-    match result {
-        Ok(value) if *value > 0xffff_ffff => log::info!("[{}] {line} = {value:#x}", ctx.thread.tid),
-        Ok(value) => log::info!("[{}] {line} = {value}", ctx.thread.tid),
-        Err(errno) => log::info!("[{}] {line} = {}", ctx.thread.tid, errno.name()),
-    }
-}
-
-fn show(line: &mut String, kind: ArgKind, value: u64) -> core::fmt::Result {
-    use core::fmt::Write;
-    match kind {
-        ArgKind::Int | ArgKind::Fd | ArgKind::Signal => write!(line, "{}", value as i32),
-        ArgKind::Uint | ArgKind::Size => write!(line, "{value}"),
-        ArgKind::Hex | ArgKind::Ptr => write!(line, "{value:#x}"),
-        ArgKind::Mode => write!(line, "{:#o}", value as u32),
-        ArgKind::Path => {
-            match crate::uaccess::UserPtr::new(value as usize).read_cstr(200, Errno::E2BIG) {
-                Ok(text) => write!(line, "\"{}\"", text.escape_ascii()),
-                Err(_) => write!(line, "{value:#x}"),
-            }
-        }
-    }
 }
