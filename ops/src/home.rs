@@ -53,6 +53,11 @@ impl Home {
         self.root.join(env!("CARGO_PKG_VERSION")).join("kernel.img")
     }
 
+    /// Records of the machines that run.
+    pub fn instances(&self) -> PathBuf {
+        self.root.join("instances")
+    }
+
     /// The record that `ops profile` leaves.
     pub fn profile(&self) -> PathBuf {
         self.root.join("profile")

@@ -2,7 +2,8 @@
 //!
 //! Here is only the start: read the command line, carry it out, print an error as one line, end with the right code. The
 //! commands are in `cli`; below them are the configuration (`config`), packages (`package`), ELF files (`elf`), disk images
-//! (`image`) and the hypervisor (`hypervisor`), none of which knows the command line.
+//! (`image`), the hypervisor (`hypervisor`), the machines that run (`instance`) and talking to them (`console`), none of
+//! which knows the command line.
 #![forbid(unsafe_code)]
 #![allow(
     missing_docs,
@@ -11,10 +12,12 @@
 
 mod cli;
 mod config;
+mod console;
 mod elf;
 mod home;
 mod hypervisor;
 mod image;
+mod instance;
 mod output;
 mod package;
 mod progress;

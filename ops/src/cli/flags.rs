@@ -272,6 +272,12 @@ pub struct RunFlags {
     /// Machine: microvm or q35 [default: microvm]
     #[arg(long, value_name = "NAME")]
     pub machine: Option<String>,
+    /// Serve the console of this run on 127.0.0.1, on a port of its own unless one is given
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "0", value_name = "PORT")]
+    pub console: Option<u16>,
+    /// Serve it so that it can only look
+    #[arg(long)]
+    pub console_read_only: bool,
     /// Kernel to boot instead of the one in this tool
     #[arg(long, value_name = "FILE")]
     pub kernel: Option<String>,
@@ -280,6 +286,9 @@ pub struct RunFlags {
 impl RunFlags {
     /// Lays the flags over a configuration.
     pub fn apply(&self, config: &mut Config) -> Result<()> {
+        if self.console_read_only && self.console.is_none() {
+            bail!("--console-read-only needs --console");
+        }
         if self.bridged && self.tapname.is_none() {
             bail!(
                 "--bridged is not supported without --tapname: making a bridge needs root; make a tap device and name it"

@@ -8,6 +8,7 @@ use std::process::Command;
 use anyhow::{Context, Result, anyhow, bail};
 use serde_json::Value;
 
+use super::attach::Console;
 use crate::config::{Config, support};
 use crate::home::Home;
 use crate::hypervisor::accel::{self, Accel};
@@ -44,9 +45,18 @@ fn kernel_file(home: &Home, config: &Config) -> Result<PathBuf> {
 }
 
 /// Boots an image in the foreground. `patch` goes over the manifest on its disk.
-pub fn boot(home: &Home, config: &Config, image: &Path, patch: Option<Value>) -> Result<u8> {
+pub fn boot(
+    home: &Home,
+    config: &Config,
+    image: &Path,
+    mut patch: Option<Value>,
+    console: Option<Console>,
+) -> Result<u8> {
     let run_config = config.run();
     let scratch = Scratch::new()?;
+    if let Some(console) = &console {
+        console.hand_over(&mut patch);
+    }
     let patch = match patch {
         Some(value) => {
             let path = scratch.path("manifest.json");
@@ -68,7 +78,7 @@ pub fn boot(home: &Home, config: &Config, image: &Path, patch: Option<Value>) ->
         kernel: kernel_file(home, config)?,
         image: std::path::absolute(image)?,
         patch,
-        nics: nics(config)?,
+        nics: nics(config, console.as_ref().map(Console::forward))?,
         qmp: scratch.path("qmp"),
         user_qmp: match run_config.qmp {
             Some(true) => Some(free_qmp_port()?),
@@ -100,7 +110,11 @@ pub fn boot(home: &Home, config: &Config, image: &Path, patch: Option<Value>) ->
             .collect();
         note(format!("{} {}", qemu::PROGRAM, words.join(" ")));
     }
+    let registered = console
+        .map(|c| c.register(home, image, config))
+        .transpose()?;
     let code = run(&settings)?;
+    drop(registered);
     if let Some(hook) = &run_config.at_exit {
         let status = Command::new("/bin/sh").args(["-c", hook]).status();
         let status = status.with_context(|| format!("cannot run AtExit: {hook}"))?;
@@ -159,7 +173,7 @@ fn cpus(config: &Config) -> Result<u32> {
 }
 
 /// All forwards, TCP first.
-fn forwards(config: &Config) -> Result<Vec<ports::Forward>> {
+pub fn forwards(config: &Config) -> Result<Vec<ports::Forward>> {
     let run = config.run();
     let mut out = Vec::new();
     for (list, protocol) in [(run.ports, Protocol::Tcp), (run.udp_ports, Protocol::Udp)] {
@@ -170,9 +184,10 @@ fn forwards(config: &Config) -> Result<Vec<ports::Forward>> {
     Ok(out)
 }
 
-fn nics(config: &Config) -> Result<Vec<Backend>> {
+fn nics(config: &Config, console: Option<ports::Forward>) -> Result<Vec<Backend>> {
     let run = config.run();
-    let forwards = forwards(config)?;
+    let mut forwards = forwards(config)?;
+    forwards.extend(console);
     if let Some(tap) = run.tap_name.filter(|t| !t.is_empty()) {
         if !forwards.is_empty() {
             bail!(

@@ -1,9 +1,11 @@
 //! The command line: which commands there are (`Cli`), their flags (`flags`), and what each does.
 
+mod attach;
 mod build;
 mod completion;
 pub mod flags;
 mod image;
+mod inspect;
 mod launch;
 mod pkg;
 mod run;
@@ -47,8 +49,24 @@ pub enum Commands {
     Image(image::ImageCommand),
     /// Print the versions of the tool and of its kernel
     Version,
-    /// Print what matters about this machine for a report
-    Profile,
+    /// Print the link that opens a running machine's console
+    Console(inspect::ConsoleCommand),
+    /// Show what a running machine does, live
+    Top(inspect::top::TopCommand),
+    /// Show a running machine's system calls, live
+    Trace(inspect::trace::TraceCommand),
+    /// Sample where a running machine spends its time; without flags, a report about this host
+    Profile(inspect::profile::ProfileCommand),
+    /// Save a core file of a running program
+    Core(inspect::save::CoreCommand),
+    /// Capture a running machine's packets
+    Capture(inspect::save::CaptureCommand),
+    /// Print values of a running machine's information store
+    Get(inspect::values::GetCommand),
+    /// Change a value of a running machine
+    Set(inspect::values::SetCommand),
+    /// Print values of a running machine as they change
+    Watch(inspect::values::WatchCommand),
     /// Print a completion script for a shell
     Completion(completion::CompletionCommand),
 }
@@ -96,7 +114,15 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> Result<u8> {
         Commands::Pkg(c) => c.execute(&global),
         Commands::Image(c) => c.execute(&global).map(|()| 0),
         Commands::Version => version::version(&global).map(|()| 0),
-        Commands::Profile => version::profile().map(|()| 0),
+        Commands::Console(c) => c.execute(&global).map(|()| 0),
+        Commands::Top(c) => c.execute(&global).map(|()| 0),
+        Commands::Trace(c) => c.execute(&global).map(|()| 0),
+        Commands::Profile(c) => c.execute(&global).map(|()| 0),
+        Commands::Core(c) => c.execute().map(|()| 0),
+        Commands::Capture(c) => c.execute().map(|()| 0),
+        Commands::Get(c) => c.execute(&global).map(|()| 0),
+        Commands::Set(c) => c.execute(&global).map(|()| 0),
+        Commands::Watch(c) => c.execute(&global).map(|()| 0),
         Commands::Completion(c) => c.execute().map(|()| 0),
     }
 }

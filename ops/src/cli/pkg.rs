@@ -9,6 +9,7 @@ use clap::{Args, Subcommand};
 use regex_lite::Regex;
 use serde::Serialize;
 
+use super::attach::Console;
 use super::build::no_surplus;
 use super::flags::{BuildFlags, ConfigFlags, GlobalFlags, NanosFlags, NightlyFlags, RunFlags};
 use super::launch::{self, image_of, least_size};
@@ -298,6 +299,7 @@ impl LoadCommand {
         let program =
             collect::package_program(&folder, config.program.as_deref().unwrap_or_default())?;
         let (name, path) = image_of(home, &config, &program)?;
+        let console = Console::prepare(&self.run, &config)?;
         if self.run.skipbuild {
             let image = images::existing(home, &name)?;
             // What the package says is in the image: the patch has only what was given now.
@@ -306,12 +308,12 @@ impl LoadCommand {
                 now.args = config.args.clone();
             }
             let patch = boot::patch(&now)?;
-            return launch::boot(home, &config, &image, patch);
+            return launch::boot(home, &config, &image, patch, console);
         }
         let tree = collect::from_package(&config, &folder)?;
         let manifest = boot::manifest(&config, &program, &name)?;
         disk::write(&path, &tree, &manifest, least_size(&config)?)?;
-        launch::boot(home, &config, &path, None)
+        launch::boot(home, &config, &path, None, console)
     }
 }
 

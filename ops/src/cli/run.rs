@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clap::Args;
 
+use super::attach::Console;
 use super::build::{no_surplus, program_image, with_program};
 use super::flags::{BuildFlags, ConfigFlags, GlobalFlags, NanosFlags, NightlyFlags, RunFlags};
 use super::launch::{self, image_of};
@@ -50,6 +51,7 @@ impl RunCommand {
             config.run_mut().qmp = Some(true);
         }
         launch::check(&home, &config)?;
+        let console = Console::prepare(&self.run, &config)?;
         if self.run.skipbuild {
             let (name, _) = image_of(&home, &config, &self.elf)?;
             let image = store::existing(&home, &name)?;
@@ -57,10 +59,10 @@ impl RunCommand {
                 with_program(&mut config, &self.elf);
             }
             let patch = boot::patch(&config)?;
-            return launch::boot(&home, &config, &image, patch);
+            return launch::boot(&home, &config, &image, patch, console);
         }
         with_program(&mut config, &self.elf);
         let image = program_image(&home, &config, &self.elf)?;
-        launch::boot(&home, &config, &image, None)
+        launch::boot(&home, &config, &image, None, console)
     }
 }
