@@ -42,6 +42,10 @@ const TESTS: &[Need] = &[
         file: "/sbin/ip",
         package: "iproute2",
     },
+    Need {
+        file: "/usr/bin/promtool",
+        package: "prometheus",
+    },
 ];
 
 /// What the benchmarks need besides.
