@@ -88,7 +88,8 @@ pub fn boot(
         gdb_port: run_config.gdb_port.or(debug.then_some(1234)),
         wait_for_gdb: debug,
         vga: run_config.vga == Some(true),
-        reboot: config.reboot_on_exit == Some(true),
+        // The console can restart the machine.
+        reboot: config.reboot_on_exit == Some(true) || console.is_some(),
     };
     if let Some(port) = settings.gdb_port {
         if forwards(config)?.iter().any(|f| f.host == port) {
