@@ -1,6 +1,7 @@
-//! Where the kernel's messages go: the console, from the level that the manifest names, each with the time since boot.
+//! Where the kernel's messages go: the console, each with the time since boot, and the log that `linux::klog` keeps.
 
 use alloc::format;
+use linux::klog;
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use manifest::LogLevel;
 
@@ -8,7 +9,7 @@ struct Console;
 
 impl Log for Console {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        metadata.level() <= log::max_level()
+        klog::is_wanted(metadata.level(), metadata.target())
     }
 
     fn log(&self, record: &Record<'_>) {
@@ -21,13 +22,10 @@ impl Log for Console {
             Level::Warn => "warning: ",
             Level::Info | Level::Debug | Level::Trace => "",
         };
-        let line = format!(
-            "[{:5}.{:03}] {level}{}\r\n",
-            ms / 1000,
-            ms % 1000,
-            record.args()
-        );
+        let message = format!("{}", record.args());
+        let line = format!("[{:5}.{:03}] {level}{message}\r\n", ms / 1000, ms % 1000,);
         machine::console::write(line.as_bytes());
+        klog::add(record.level(), record.target(), message);
     }
 
     fn flush(&self) {}
@@ -39,12 +37,12 @@ static CONSOLE: Console = Console;
 pub fn start() {
     // It is set once, here, so it cannot be taken already.
     let _ = log::set_logger(&CONSOLE);
-    log::set_max_level(LevelFilter::Warn);
+    klog::set_level(LevelFilter::Warn);
 }
 
 /// Goes on at the manifest's level.
 pub fn set_level(level: LogLevel) {
-    log::set_max_level(match level {
+    klog::set_level(match level {
         LogLevel::Error => LevelFilter::Error,
         LogLevel::Warn => LevelFilter::Warn,
         LogLevel::Info => LevelFilter::Info,
