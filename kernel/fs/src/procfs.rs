@@ -148,32 +148,21 @@ fn ticks(ns: u64) -> u64 {
 
 fn stat() -> String {
     let stats = sched::stats();
-    let now = time::now_ns();
-    let (user, busy) = sched::threads()
-        .iter()
-        .fold((0, 0), |(user, busy), thread| {
-            (user + thread.user_ns(), busy + thread.cpu_ns())
-        });
-    let idle: u64 = stats.idle_ns.iter().sum();
     let mut text = String::new();
     let line = |text: &mut String, name: &str, user: u64, system: u64, idle: u64| {
         let (user, system, idle) = (ticks(user), ticks(system), ticks(idle));
         let _ = writeln!(text, "{name} {user} 0 {system} {idle} 0 0 0 0 0 0");
     };
-    line(&mut text, "cpu ", user, busy.saturating_sub(user), idle);
-    for (n, idle) in stats.idle_ns.iter().enumerate() {
-        // Time is kept by thread, not by CPU: a CPU's busy time is divided as that of all of them.
-        let spent = now.saturating_sub(*idle);
-        let share =
-            |part: u64| (u128::from(spent) * u128::from(part) / u128::from(busy.max(1))) as u64;
-        let user = share(user.min(busy));
-        line(
-            &mut text,
-            &format!("cpu{n}"),
-            user,
-            spent.saturating_sub(user),
-            *idle,
-        );
+    let sum = |part: fn(&sched::CpuTimes) -> u64| stats.cpus.iter().map(part).sum();
+    let (user, system, idle) = (
+        sum(|cpu| cpu.user_ns),
+        sum(|cpu| cpu.system_ns),
+        sum(|cpu| cpu.idle_ns),
+    );
+    line(&mut text, "cpu ", user, system, idle);
+    for (n, cpu) in stats.cpus.iter().enumerate() {
+        let name = format!("cpu{n}");
+        line(&mut text, &name, cpu.user_ns, cpu.system_ns, cpu.idle_ns);
     }
     let interrupts: u64 = (0..cpu::count()).map(machine::irq::count).sum();
     let booted = time::wall_offset_ns() / 1_000_000_000;
@@ -186,7 +175,7 @@ fn stat() -> String {
 }
 
 fn uptime() -> String {
-    let idle: u64 = sched::stats().idle_ns.iter().sum();
+    let idle: u64 = (0..cpu::count()).map(|n| sched::cpu_times(n).idle_ns).sum();
     let hundredths = |ns: u64| format!("{}.{:02}", ns / 1_000_000_000, ns / 10_000_000 % 100);
     format!("{} {}\n", hundredths(time::now_ns()), hundredths(idle))
 }

@@ -88,7 +88,7 @@ fn live(process: &'static Process, thread: &Arc<LinuxThread>, user: &mut UserCon
         }
         deliver::finish_syscall(&mut ctx);
         syscalls::update_rseq(&mut ctx);
-        match sched::in_user(|| ctx.user.run()) {
+        match sched::in_user(&me, || ctx.user.run()) {
             Trap::Syscall => syscalls::dispatch(&mut ctx),
             Trap::Exception {
                 vector,

@@ -16,18 +16,19 @@ mod lock;
 pub mod poll;
 #[cfg(any(target_os = "none", test))]
 mod run_queue;
+mod stopwatch;
 mod thread;
 pub mod timer;
 mod wait;
 
-pub use backend::{in_user, park, preempt_point, stats, yield_now};
+pub use backend::{cpu_times, in_user, park, preempt_point, stats, yield_now};
 #[cfg(target_os = "none")]
 pub use backend::{init, start_cpu};
 pub use lock::{Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
 pub use poll::{Events, Observer, Pollee, Registration};
 pub use thread::{
-    CpuSet, SpawnError, SpawnOptions, State, Stats, Thread, current, exit, spawn, threads,
-    with_current,
+    CpuSet, CpuTimes, SpawnError, SpawnOptions, State, Stats, Thread, current, exit, spawn,
+    threads, with_current,
 };
 pub use timer::Timer;
 pub use wait::{WaitQueue, Woken};

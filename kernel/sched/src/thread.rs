@@ -12,6 +12,7 @@ use machine::cpu::MAX_CPUS;
 use machine::sync::{IrqLock, Once};
 
 use crate::backend::{self, Place};
+use crate::stopwatch::Stopwatch;
 use crate::wait::WaitQueue;
 
 /// A set of CPUs, as `sched_setaffinity(2)` has it.
@@ -90,8 +91,21 @@ pub struct Stats {
     pub runnable: usize,
     /// Switches from one thread to another since boot.
     pub context_switches: u64,
-    /// Nanoseconds without work, for each CPU.
-    pub idle_ns: Vec<u64>,
+    /// What each CPU has done.
+    pub cpus: Vec<CpuTimes>,
+}
+
+/// What a CPU has done since it started, in nanoseconds but for the last. The three parts are all there is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CpuTimes {
+    /// In the program's code.
+    pub user_ns: u64,
+    /// In the kernel.
+    pub system_ns: u64,
+    /// Halted, without work.
+    pub idle_ns: u64,
+    /// Switches to another thread.
+    pub switches: u64,
 }
 
 /// One thread. It lives as long as it runs or somebody holds it.
@@ -109,8 +123,10 @@ pub struct Thread {
         expect(dead_code, reason = "on the host, the host's scheduler decides")
     )]
     pub(crate) virtual_ns: AtomicU64,
-    pub(crate) cpu_ns: AtomicU64,
-    pub(crate) user_ns: AtomicU64,
+    /// Runs while the thread is on a CPU.
+    pub(crate) cpu: Stopwatch,
+    /// Runs while it is in the program's code.
+    pub(crate) user: Stopwatch,
     pub(crate) switches: AtomicU64,
     ext: Once<Arc<dyn Any + Send + Sync>>,
     ended: WaitQueue,
@@ -138,8 +154,8 @@ impl Thread {
             token: AtomicBool::new(false),
             interrupted: AtomicBool::new(false),
             virtual_ns: AtomicU64::new(0),
-            cpu_ns: AtomicU64::new(0),
-            user_ns: AtomicU64::new(0),
+            cpu: Stopwatch::new(),
+            user: Stopwatch::new(),
             switches: AtomicU64::new(0),
             ext: Once::new(),
             ended: WaitQueue::new(),
@@ -206,12 +222,12 @@ impl Thread {
 
     /// Nanoseconds of CPU time in all.
     pub fn cpu_ns(&self) -> u64 {
-        self.cpu_ns.load(Ordering::Relaxed) + self.place.running_ns(self)
+        self.cpu.read(machine::time::now_ns())
     }
 
     /// Nanoseconds of CPU time in the program's code.
     pub fn user_ns(&self) -> u64 {
-        self.user_ns.load(Ordering::Relaxed)
+        self.user.read(machine::time::now_ns())
     }
 
     /// Nanoseconds of CPU time in the kernel.

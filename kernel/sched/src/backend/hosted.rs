@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
-use crate::thread::{CpuSet, SpawnError, SpawnOptions, State, Stats, Thread, threads};
+use crate::thread::{CpuSet, CpuTimes, SpawnError, SpawnOptions, State, Stats, Thread, threads};
 
 /// Where a thread stops and what starts it again.
 #[derive(Default)]
@@ -19,10 +19,6 @@ impl Place {
     pub(crate) fn affinity_changed(&self, _set: CpuSet) {}
 
     pub(crate) fn cpu(&self) -> usize {
-        0
-    }
-
-    pub(crate) fn running_ns(&self, _thread: &Thread) -> u64 {
         0
     }
 
@@ -128,14 +124,16 @@ pub fn yield_now() {
 pub fn preempt_point() {}
 
 /// Runs `work` and counts its time as the program's.
-pub fn in_user<R>(work: impl FnOnce() -> R) -> R {
-    let start = machine::time::now_ns();
+pub fn in_user<R>(me: &Thread, work: impl FnOnce() -> R) -> R {
+    me.user.start(machine::time::now_ns());
     let result = work();
-    let spent = machine::time::now_ns().saturating_sub(start);
-    current()
-        .user_ns
-        .fetch_add(spent, std::sync::atomic::Ordering::Relaxed);
+    me.user.stop(machine::time::now_ns());
     result
+}
+
+/// Nothing is known of the host's CPUs.
+pub fn cpu_times(_cpu: usize) -> CpuTimes {
+    CpuTimes::default()
 }
 
 /// How busy the machine is.

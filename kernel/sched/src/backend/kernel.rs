@@ -14,8 +14,10 @@ use machine::task::{self, STACK_SIZE, Task};
 use machine::time::{now_ns, timer};
 
 use crate::run_queue::{RunQueue, SLICE_NS, virtual_ns};
+use crate::stopwatch::Stopwatch;
 use crate::thread::{
-    CpuSet, DEAD, PARKED, RUNNABLE, SpawnError, SpawnOptions, State, Stats, Thread, threads,
+    CpuSet, CpuTimes, DEAD, PARKED, RUNNABLE, SpawnError, SpawnOptions, State, Stats, Thread,
+    threads,
 };
 
 /// How much less virtual time a woken thread must have used to take the CPU from the running one at once.
@@ -35,7 +37,7 @@ struct Cpu {
     queue: IrqLock<RunQueue<Arc<Thread>>>,
     /// Threads that wait with a deadline that this CPU's timer watches.
     deadlines: IrqLock<BTreeMap<(u64, u64), Arc<Thread>>>,
-    idle: Once<Arc<Task>>,
+    idle_task: Once<Arc<Task>>,
     is_idle: AtomicBool,
     /// The run queue or the timer has something to say: `preempt_point` is to look.
     attention: AtomicBool,
@@ -45,7 +47,10 @@ struct Cpu {
     /// Virtual time of the running thread when it got the CPU; `u64::MAX` when idle.
     running_virtual_ns: AtomicU64,
     switches: AtomicU64,
-    idle_ns: AtomicU64,
+    /// When it began to take threads.
+    online_ns: AtomicU64,
+    idle: Stopwatch,
+    user: Stopwatch,
 }
 
 impl Cpu {
@@ -53,14 +58,16 @@ impl Cpu {
         Cpu {
             queue: IrqLock::new(RunQueue::new()),
             deadlines: IrqLock::new(BTreeMap::new()),
-            idle: Once::new(),
+            idle_task: Once::new(),
             is_idle: AtomicBool::new(false),
             attention: AtomicBool::new(false),
             armed_ns: AtomicU64::new(u64::MAX),
             slice_end_ns: AtomicU64::new(u64::MAX),
             running_virtual_ns: AtomicU64::new(u64::MAX),
             switches: AtomicU64::new(0),
-            idle_ns: AtomicU64::new(0),
+            online_ns: AtomicU64::new(0),
+            idle: Stopwatch::new(),
+            user: Stopwatch::new(),
         }
     }
 }
@@ -79,14 +86,6 @@ impl Place {
 
     pub(crate) fn cpu(&self) -> usize {
         self.cpu.load(Ordering::Relaxed)
-    }
-
-    pub(crate) fn running_ns(&self, thread: &Thread) -> u64 {
-        if self.on_cpu.load(Ordering::Relaxed) && thread.state.load(Ordering::Relaxed) == RUNNABLE {
-            now_ns().saturating_sub(self.since_ns.load(Ordering::Relaxed))
-        } else {
-            0
-        }
     }
 
     /// Makes the thread leave the program's code if it is there.
@@ -110,14 +109,15 @@ impl Place {
 pub fn init() {
     timer::set_handler(timer_expired);
     task::set_return_hook(exit);
-    CPUS.get().idle.call_once(task::current);
+    CPUS.get().idle_task.call_once(task::current);
 }
 
 /// The idle loop: runs threads until there are none, then halts. Each CPU ends its start-up here.
 pub fn start_cpu() -> ! {
     let me = cpu::id();
     let this = CPUS.on(me);
-    this.idle.call_once(task::current);
+    this.idle_task.call_once(task::current);
+    this.online_ns.store(now_ns(), Ordering::Relaxed);
     loop {
         cpu::without_interrupts(|| {
             if let Some(next) = pick(me) {
@@ -128,14 +128,13 @@ pub fn start_cpu() -> ! {
         });
         this.is_idle.store(true, Ordering::SeqCst);
         this.running_virtual_ns.store(u64::MAX, Ordering::Relaxed);
-        let start = now_ns();
+        this.idle.start(now_ns());
         cpu::without_interrupts(|| {
             if this.queue.lock().len() == 0 && !work_to_steal(me) {
                 cpu::halt();
             }
         });
-        this.idle_ns
-            .fetch_add(now_ns().saturating_sub(start), Ordering::Relaxed);
+        this.idle.stop(now_ns());
     }
 }
 
@@ -218,7 +217,7 @@ pub(crate) fn exit() -> ! {
 
 fn idle_task(cpu: usize) -> &'static Arc<Task> {
     CPUS.on(cpu)
-        .idle
+        .idle_task
         .call_once(|| unreachable!("a CPU that runs threads has been through start_cpu"))
 }
 
@@ -308,6 +307,7 @@ fn run(me: usize, next: &Arc<Thread>) {
     let now = now_ns();
     next.place.cpu.store(me, Ordering::Relaxed);
     next.place.since_ns.store(now, Ordering::Relaxed);
+    next.cpu.start(now);
     next.place.on_cpu.store(true, Ordering::SeqCst);
     this.running_virtual_ns
         .store(next.virtual_ns.load(Ordering::Relaxed), Ordering::Relaxed);
@@ -329,7 +329,7 @@ fn switch(next: Arc<Thread>) {
 fn account(me: &Thread) {
     let now = now_ns();
     let spent = now.saturating_sub(me.place.since_ns.swap(now, Ordering::Relaxed));
-    me.cpu_ns.fetch_add(spent, Ordering::Relaxed);
+    me.cpu.stop(now);
     me.virtual_ns
         .fetch_add(virtual_ns(spent, me.nice()), Ordering::Relaxed);
     me.switches.fetch_add(1, Ordering::Relaxed);
@@ -490,23 +490,42 @@ fn requeue(me: &Arc<Thread>) {
     reschedule(me);
 }
 
-/// Runs `work`, which is to be the program's code, and counts its time as such.
+/// Runs `work`, which is to be the code of the program's thread `me`, and counts its time as such.
 #[inline]
-pub fn in_user<R>(work: impl FnOnce() -> R) -> R {
+pub fn in_user<R>(me: &Thread, work: impl FnOnce() -> R) -> R {
+    // The program's code is left before its thread can go to another CPU.
+    let this = CPUS.get();
     let start = now_ns();
+    this.user.start(start);
+    me.user.start(start);
     let result = work();
-    let spent = now_ns().saturating_sub(start);
-    task::with_current(|task| {
-        let thread = task
-            .data()
-            .get()
-            .and_then(|data| data.downcast_ref::<Weak<Thread>>())
-            .and_then(Weak::upgrade);
-        if let Some(thread) = thread {
-            thread.user_ns.fetch_add(spent, Ordering::Relaxed);
-        }
-    });
+    let end = now_ns();
+    this.user.stop(end);
+    me.user.stop(end);
     result
+}
+
+/// What CPU `cpu` has done since it started; all zero if it has not.
+pub fn cpu_times(cpu: usize) -> CpuTimes {
+    if cpu >= cpu::count() {
+        return CpuTimes::default();
+    }
+    let this = CPUS.on(cpu);
+    let online_ns = this.online_ns.load(Ordering::Relaxed);
+    if online_ns == 0 {
+        return CpuTimes::default();
+    }
+    let now = now_ns();
+    let (user_ns, idle_ns) = (this.user.read(now), this.idle.read(now));
+    CpuTimes {
+        user_ns,
+        system_ns: now
+            .saturating_sub(online_ns)
+            .saturating_sub(user_ns)
+            .saturating_sub(idle_ns),
+        idle_ns,
+        switches: this.switches.load(Ordering::Relaxed),
+    }
 }
 
 /// How busy the machine is.
@@ -515,12 +534,10 @@ pub fn stats() -> Stats {
         .iter()
         .filter(|thread| thread.state() == State::Runnable)
         .count();
-    let cpus = || CPUS.iter().take(cpu::count());
+    let cpus: Vec<CpuTimes> = (0..cpu::count()).map(cpu_times).collect();
     Stats {
         runnable,
-        context_switches: cpus().map(|cpu| cpu.switches.load(Ordering::Relaxed)).sum(),
-        idle_ns: cpus()
-            .map(|cpu| cpu.idle_ns.load(Ordering::Relaxed))
-            .collect::<Vec<_>>(),
+        context_switches: cpus.iter().map(|cpu| cpu.switches).sum(),
+        cpus,
     }
 }
