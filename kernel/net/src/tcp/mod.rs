@@ -9,6 +9,7 @@ pub mod info;
 pub(crate) mod input;
 pub(crate) mod listen;
 mod loss;
+mod opts;
 pub(crate) mod output;
 pub(crate) mod recvq;
 mod rtt;

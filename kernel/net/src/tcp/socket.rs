@@ -9,7 +9,8 @@ use errno::Errno;
 
 use super::header::Segment;
 use super::listen::{Listener, Seed};
-use super::tcb::{State, Tcb, TcpOpts};
+use super::opts::TcpOpts;
+use super::tcb::{State, Tcb};
 use super::timewait::TimeWait;
 use crate::flow::{Flow, FlowKey};
 use crate::pkt::Payload;

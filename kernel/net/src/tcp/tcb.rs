@@ -2,17 +2,16 @@
 //! changes it lies beside: `input` (segments), `loss` (what was lost), `output` (what to send), `timer`.
 
 use alloc::collections::VecDeque;
-use core::time::Duration;
 
 use errno::Errno;
 
 use super::cc::Congest;
 use super::header::LEN;
+use super::opts::TcpOpts;
 use super::recvq::RecvQueue;
 use super::rtt::Rtt;
 use super::sendq::SendQueue;
 use crate::flow::FlowKey;
-use crate::option::{Congestion, MtuDiscover};
 use crate::poll::Events;
 use crate::route::Dst;
 use crate::stack::Stack;
@@ -31,113 +30,6 @@ pub(crate) enum State {
     CloseWait = 8,
     LastAck = 9,
     Closing = 11,
-}
-
-/// What the program set on the socket.
-#[derive(Clone, Debug)]
-pub(crate) struct TcpOpts {
-    pub reuse_addr: bool,
-    pub reuse_port: bool,
-    pub broadcast: bool,
-    pub dont_route: bool,
-    pub timestamp: bool,
-    pub zero_copy: bool,
-    pub keepalive: bool,
-    pub keep_idle_s: u32,
-    pub keep_intvl_s: u32,
-    pub keep_cnt: u32,
-    pub linger: Option<Duration>,
-    pub linger2: i32,
-    pub nodelay: bool,
-    pub cork: bool,
-    pub quickack: bool,
-    pub maxseg: u32,
-    pub syn_cnt: u32,
-    pub defer_accept_s: u32,
-    pub user_timeout_ms: u32,
-    pub congestion: Congestion,
-    /// As asked for, doubled; 0 is auto-tuned.
-    pub rcvbuf: usize,
-    pub sndbuf: usize,
-    pub rcv_lowat: u32,
-    pub notsent_lowat: u32,
-    pub window_clamp: u32,
-    pub fast_open: u32,
-    pub fast_open_connect: bool,
-    pub oob_inline: bool,
-    pub tos: u8,
-    pub tclass: u8,
-    pub ttl: u8,
-    pub hops: Option<u8>,
-    pub mtu_discover: MtuDiscover,
-    pub mtu_discover6: MtuDiscover,
-    pub v6only: bool,
-    pub device: u32,
-    pub priority: u32,
-    pub mark: u32,
-    pub free_bind: bool,
-    pub transparent: bool,
-    pub bind_no_port: bool,
-    pub busy_poll: u32,
-    pub pacing: u64,
-}
-
-impl TcpOpts {
-    pub fn new(congestion: Congestion) -> TcpOpts {
-        TcpOpts {
-            reuse_addr: false,
-            reuse_port: false,
-            broadcast: false,
-            dont_route: false,
-            timestamp: false,
-            zero_copy: false,
-            keepalive: false,
-            keep_idle_s: 7200,
-            keep_intvl_s: 75,
-            keep_cnt: 9,
-            linger: None,
-            linger2: 0,
-            nodelay: false,
-            cork: false,
-            quickack: true,
-            maxseg: 0,
-            syn_cnt: 6,
-            defer_accept_s: 0,
-            user_timeout_ms: 0,
-            congestion,
-            rcvbuf: 0,
-            sndbuf: 0,
-            rcv_lowat: 1,
-            notsent_lowat: u32::MAX,
-            window_clamp: 0,
-            fast_open: 0,
-            fast_open_connect: false,
-            oob_inline: false,
-            tos: 0,
-            tclass: 0,
-            ttl: crate::ip::DEFAULT_TTL,
-            hops: None,
-            mtu_discover: MtuDiscover::Want,
-            mtu_discover6: MtuDiscover::Want,
-            v6only: false,
-            device: 0,
-            priority: 0,
-            mark: 0,
-            free_bind: false,
-            transparent: false,
-            bind_no_port: false,
-            busy_poll: 0,
-            pacing: u64::MAX,
-        }
-    }
-
-    /// The don't-fragment bit of what is sent.
-    pub fn df(&self) -> bool {
-        matches!(
-            self.mtu_discover,
-            MtuDiscover::Want | MtuDiscover::Do | MtuDiscover::Probe
-        )
-    }
 }
 
 /// A range that was sent and is not acknowledged.
