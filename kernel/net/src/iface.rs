@@ -12,6 +12,7 @@ use crate::nic::{Nic, NicCaps, TxPacket};
 use crate::query::LinkInfo;
 use crate::stats::IfCounters;
 use crate::sync::{RwSpinLock, SpinLock};
+use crate::tap::TapList;
 
 /// Bytes of an Ethernet header. The loopback has one too, so that offsets are the same everywhere.
 pub(crate) const ETH: usize = 14;
@@ -54,6 +55,8 @@ pub(crate) struct Interface {
     /// Its queues have their threads.
     pub served: AtomicBool,
     pub addrs: RwSpinLock<Vec<IfAddr>>,
+    /// Who sees its frames.
+    pub taps: TapList,
     backlogs: Vec<Backlog>,
     dropped: AtomicU64,
     looped_packets: AtomicU64,
@@ -104,6 +107,7 @@ impl Interface {
             promiscuous: AtomicUsize::new(0),
             served: AtomicBool::new(false),
             addrs: RwSpinLock::new(Vec::new()),
+            taps: TapList::default(),
             backlogs: (0..queues).map(|_| Backlog::default()).collect(),
             dropped: AtomicU64::new(0),
             looped_packets: AtomicU64::new(0),
@@ -134,6 +138,9 @@ impl Interface {
         let Some(nic) = &self.nic else {
             return;
         };
+        if self.taps.active() {
+            self.tap_out(&packet);
+        }
         let queue = crate::sync::cpu_id() % self.backlogs.len();
         let backlog = &self.backlogs[queue];
         let packet = if backlog.len.load(Ordering::Acquire) == 0 {

@@ -35,6 +35,7 @@ pub mod socket;
 mod stack;
 pub mod stats;
 mod sync;
+pub mod tap;
 pub mod tcp;
 pub mod udp;
 mod wheel;
@@ -50,5 +51,6 @@ pub use socket::{
     Control, ExtendedError, Family, Kind, MsgFlags, RecvMeta, SendMeta, Shutdown, Socket,
 };
 pub use stack::Stack;
+pub use tap::{FrameKind, Tap, TapConfig, TappedFrame};
 pub use tcp::TcpSocket;
 pub use udp::UdpSocket;

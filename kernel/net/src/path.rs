@@ -87,11 +87,14 @@ impl Stack {
         let Some(eth) = head.get(..ETH) else {
             return;
         };
-        // A frame for another station shows up when the card receives all.
-        if !iface.is_loopback() && eth[..6] != iface.mac && eth[0] & 1 == 0 {
+        if !iface.is_up() {
             return;
         }
-        if !iface.is_up() {
+        if iface.taps.active() {
+            iface.tap_in(&packet);
+        }
+        // A frame for another station shows up when the card receives all.
+        if !iface.is_loopback() && eth[..6] != iface.mac && eth[0] & 1 == 0 {
             return;
         }
         match u16::from_be_bytes([eth[12], eth[13]]) {
@@ -407,7 +410,10 @@ impl Stack {
         self.output(&dst, icmp::with_payload(header, bytes), now);
     }
 
-    fn loop_back(&self, lo: &Interface, packet: TxPacket) {
+    pub(crate) fn loop_back(&self, lo: &Interface, packet: TxPacket) {
+        if lo.taps.active() {
+            lo.tap_out(&packet);
+        }
         lo.count_looped(packet.len());
         let queue = &self.loopback.queues[crate::sync::cpu_id() % LOOPS];
         let mut packets = queue.packets.lock();

@@ -322,6 +322,22 @@ impl InPacket {
         payload
     }
 
+    /// The first `most` bytes, copied.
+    pub fn front(&self, most: usize) -> Vec<u8> {
+        let head = self.head();
+        let mut bytes = head[..head.len().min(most)].to_vec();
+        for part in &self.rest {
+            if bytes.len() >= most {
+                break;
+            }
+            part.with(|run| {
+                let n = run.len().min(most - bytes.len());
+                bytes.extend_from_slice(&run[..n]);
+            });
+        }
+        bytes
+    }
+
     /// All its bytes, copied.
     pub fn to_vec(&self) -> Vec<u8> {
         let mut bytes = self.head().to_vec();

@@ -25,6 +25,7 @@ use crate::route::Routes;
 use crate::socket::{Family, Kind, Socket};
 use crate::stats::Counters;
 use crate::sync::{RwSpinLock, SpinLock};
+use crate::tap::TapList;
 use crate::tcp::listen::{HalfOpen, Listeners};
 use crate::tcp::sendq::ChunkPool;
 use crate::tcp::socket::TcpSocket;
@@ -60,6 +61,8 @@ pub struct Stack {
     counters: Counters,
     observers: Observers,
     pub(crate) ifaces: RwSpinLock<Vec<Arc<Interface>>>,
+    /// Those who see the frames of all interfaces.
+    pub(crate) taps: TapList,
     /// Every address of this machine, and the interface it is on.
     pub(crate) local: RwSpinLock<HashMap<IpAddr, u32, KeyedState>>,
     pub(crate) routes: Routes,
@@ -100,6 +103,7 @@ impl Stack {
             counters: Counters::default(),
             observers: RwSpinLock::new(Vec::new()),
             ifaces: RwSpinLock::new(Vec::new()),
+            taps: TapList::default(),
             local: RwSpinLock::new(HashMap::with_hasher(keyed)),
             routes: Routes::new(keyed),
             neighbour_cache: Neighbours::new(config.limits.neighbours, keyed),
@@ -148,6 +152,7 @@ impl Stack {
             let index = ifaces.len() as u32 + 1;
             let iface = Arc::new(Interface::ethernet(index, name, nic, config.mtu));
             ifaces.push(iface.clone());
+            self.tap_new(&iface);
             iface
         };
         self.tell(&Change::Link(iface.info()));
