@@ -23,6 +23,9 @@ const SERVER_PORT: u16 = 67;
 const SECOND: u64 = 1_000_000_000;
 /// A lease that claims more is as good as endless.
 const FOREVER_S: u32 = u32::MAX;
+/// `RTPROT_DHCP`.
+const BY_DHCP: u8 = 16;
+const UNSPECIFIED: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 /// Subnet mask, router, DNS, host name, domain, MTU, NTP, lease, server, T1, T2, search, classless routes.
 const WANTED: [u8; 13] = [1, 121, 3, 6, 12, 15, 26, 42, 51, 54, 58, 59, 119];
 
@@ -531,6 +534,17 @@ impl Stack {
                 };
                 let renewed = self.is_own(cidr.addr, index);
                 let _ = self.add_address_until(index, cidr, valid, valid);
+                // What the server no longer says ends: a lease's routes do not pile up over its renewals.
+                let gone = self.routes.remove(|r| {
+                    r.index == index
+                        && r.protocol == BY_DHCP
+                        && !routes.iter().any(|(dst, gateway)| {
+                            r.dst == *dst && r.gateway.unwrap_or(UNSPECIFIED) == *gateway
+                        })
+                });
+                for route in gone {
+                    self.tell(&Change::Route(route, false));
+                }
                 for (dst, gateway) in routes {
                     let route = RouteInfo {
                         dst,
@@ -538,7 +552,7 @@ impl Stack {
                         index,
                         source: Some(cidr.addr),
                         metric: 0,
-                        protocol: 16,
+                        protocol: BY_DHCP,
                     };
                     // A renewal brings what is there already.
                     let _ = self.add_route(route);

@@ -83,7 +83,29 @@ struct Shard {
     waiting: VecDeque<(u64, FlowKey)>,
 }
 
+impl Shard {
+    /// Forgets the places of records that were taken over, once they are the greater part: a peer that
+    /// opens and closes one connection again and again makes no heap of them.
+    fn tidy(&mut self, key: Key) {
+        if self.waiting.len() > 2 * self.flows.len() + 64 {
+            let flows = &self.flows;
+            self.waiting.retain(|(due, flow)| {
+                flows
+                    .find(flow.hash(key), |(k, _)| k == flow)
+                    .is_some_and(|(_, flow)| is_queued(flow, *due))
+            });
+        }
+    }
+}
+
+/// Whether the place `due` in the queue is this record's.
+fn is_queued(flow: &Flow, due: u64) -> bool {
+    matches!(flow, Flow::Wait(wait) if wait.queued_ns == due)
+}
+
 const SHARDS: usize = 256;
+/// Records whose time is over are looked for this often: not for each of them.
+const EXPIRE_NS: u64 = 50_000_000;
 
 pub(crate) struct FlowTable {
     key: Key,
@@ -159,8 +181,8 @@ impl FlowTable {
     /// Puts `flow` in the place of what `is_old` recognises; false when that is not there.
     pub fn replace(&self, key: &FlowKey, flow: Flow, is_old: impl FnOnce(&Flow) -> bool) -> bool {
         let hash = key.hash(self.key);
-        let mut shard = self.shard(hash).lock();
-        let shard = &mut *shard;
+        let mut guard = self.shard(hash).lock();
+        let shard = &mut *guard;
         let Some((_, old)) = shard.flows.find_mut(hash, |(k, _)| k == key) else {
             return false;
         };
@@ -170,11 +192,17 @@ impl FlowTable {
         if matches!(old, Flow::Wait(_)) {
             self.waits.fetch_sub(1, Ordering::Relaxed);
         }
-        if let Flow::Wait(wait) = &flow {
-            shard.waiting.push_back((wait.expires_ns, *key));
-            self.waits.fetch_add(1, Ordering::Relaxed);
-        }
+        let waits = match &flow {
+            Flow::Wait(wait) => Some(wait.expires_ns),
+            _ => None,
+        };
         let old = core::mem::replace(old, flow);
+        if let Some(due) = waits {
+            shard.waiting.push_back((due, *key));
+            self.waits.fetch_add(1, Ordering::Relaxed);
+            shard.tidy(self.key);
+        }
+        drop(guard);
         // The old flow may be a connection's last owner: not dropped under the lock.
         drop(old);
         true
@@ -238,15 +266,19 @@ impl FlowTable {
                 }
                 shard.waiting.pop_front();
                 let hash = key.hash(self.key);
-                let Ok(entry) = shard.flows.find_entry(hash, |(k, _)| *k == key) else {
+                let Ok(mut entry) = shard.flows.find_entry(hash, |(k, _)| *k == key) else {
                     continue;
                 };
-                let Flow::Wait(wait) = &entry.get().1 else {
+                if !is_queued(&entry.get().1, due) {
+                    continue;
+                }
+                let Flow::Wait(wait) = &mut entry.get_mut().1 else {
                     continue;
                 };
                 if wait.expires_ns > now {
                     // A late segment restarted it.
                     let later = wait.expires_ns;
+                    wait.queued_ns = later;
                     shard.waiting.push_back((later, key));
                     next = Some(next.map_or(later, |n| n.min(later)));
                     continue;
@@ -259,7 +291,7 @@ impl FlowTable {
                 }
             }
         }
-        next
+        next.map(|due| due.max(now + EXPIRE_NS))
     }
 
     /// All flows, for listings: keys and what they are.

@@ -1,10 +1,12 @@
 //! IP fragments: putting them together within bounds of memory and time, and cutting datagrams that are
 //! too large for the path. Fragments that overlap end their datagram (RFC 5722; Linux does so for IPv4 too).
 
+use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use core::net::IpAddr;
 
 use hashbrown::HashMap;
+use hashbrown::hash_map::Entry;
 
 use crate::checksum::Sum;
 use crate::flow::KeyedState;
@@ -43,6 +45,8 @@ struct Partial {
 /// Datagrams of which parts have arrived.
 pub(crate) struct Fragments {
     table: HashMap<Key, Partial, KeyedState>,
+    /// Datagrams in the order in which they began; some of them are gone already.
+    order: VecDeque<(u64, Key)>,
     limit: usize,
     cost: usize,
     next: u64,
@@ -52,6 +56,7 @@ impl Fragments {
     pub fn new(limit: usize, hasher: KeyedState) -> Fragments {
         Fragments {
             table: HashMap::with_hasher(hasher),
+            order: VecDeque::new(),
             limit,
             cost: 0,
             next: 0,
@@ -78,36 +83,39 @@ impl Fragments {
         let bytes = packet.to_vec().split_off(meta.l4.min(packet.len()));
         let end = offset + bytes.len();
         // All but the last are multiples of eight bytes, none is empty, and the whole fits in a packet.
-        if bytes.is_empty() || more && !bytes.len().is_multiple_of(8) || end + 60 > 65_535 {
+        if bytes.is_empty() || more && !bytes.len().is_multiple_of(8) || end > most(meta.dst) {
             let gone = usize::from(self.give_up(&key));
             return (None, gone);
         }
         let cost = bytes.len() + 128;
         let mut evicted = 0;
         while self.cost + cost > self.limit {
-            let Some(oldest) = self
-                .table
-                .iter()
-                .min_by_key(|(_, p)| p.number)
-                .map(|(k, _)| *k)
-            else {
+            let Some((number, oldest)) = self.order.pop_front() else {
                 return (None, evicted + 1);
             };
-            self.give_up(&oldest);
-            evicted += 1;
+            if self.table.get(&oldest).is_some_and(|p| p.number == number) {
+                self.give_up(&oldest);
+                evicted += 1;
+            }
         }
-        let number = self.next;
-        self.next += 1;
-        let partial = self.table.entry(key).or_insert_with(|| Partial {
-            parts: Vec::new(),
-            total: None,
-            have: 0,
-            cost: 0,
-            expires: now + TIMEOUT_NS,
-            number,
-            tos: meta.tos,
-            ttl: meta.ttl,
-        });
+        let partial = match self.table.entry(key) {
+            Entry::Occupied(entry) => entry.into_mut(),
+            Entry::Vacant(entry) => {
+                let number = self.next;
+                self.next += 1;
+                self.order.push_back((number, key));
+                entry.insert(Partial {
+                    parts: Vec::new(),
+                    total: None,
+                    have: 0,
+                    cost: 0,
+                    expires: now + TIMEOUT_NS,
+                    number,
+                    tos: meta.tos,
+                    ttl: meta.ttl,
+                })
+            }
+        };
         let at = partial.parts.partition_point(|(o, _)| *o < offset);
         // The same fragment twice is the network's doing, an overlap is an attack.
         if partial
@@ -145,6 +153,7 @@ impl Fragments {
         let Some(partial) = self.table.remove(&key) else {
             return (None, evicted);
         };
+        self.tidy();
         self.cost -= partial.cost;
         let out = IpOut {
             src: meta.src,
@@ -165,13 +174,28 @@ impl Fragments {
         (Some(whole), evicted)
     }
 
+    /// Bytes held, overhead included.
+    pub fn held(&self) -> usize {
+        self.cost
+    }
+
     fn give_up(&mut self, key: &Key) -> bool {
+        self.tidy();
         match self.table.remove(key) {
             Some(partial) => {
                 self.cost -= partial.cost;
                 true
             }
             None => false,
+        }
+    }
+
+    /// Forgets the places of datagrams that are gone, once they are the greater part.
+    fn tidy(&mut self) {
+        if self.order.len() > 2 * self.table.len() + 16 {
+            let table = &self.table;
+            self.order
+                .retain(|(number, key)| table.get(key).is_some_and(|p| p.number == *number));
         }
     }
 
@@ -188,8 +212,14 @@ impl Fragments {
             keep
         });
         self.cost -= freed;
+        self.tidy();
         (failed, self.table.values().map(|p| p.expires).min())
     }
+}
+
+/// The most bytes a datagram to `dst` can have after its IP header, or IPv6 after its fixed header.
+fn most(dst: IpAddr) -> usize {
+    if dst.is_ipv4() { 65_535 - 20 } else { 65_535 }
 }
 
 /// Sends a datagram (transport header and data in `bytes`) in fragments.
@@ -201,7 +231,7 @@ pub(crate) fn send(stack: &Stack, dst: &Dst, out: &IpOut, bytes: &[u8], now: u64
         stack.random() as u32
     };
     let room = (dst.mtu as usize).saturating_sub(if v4 { 20 } else { 48 }) / 8 * 8;
-    if room == 0 || bytes.len() + 60 > 65_535 {
+    if room == 0 || bytes.len() > most(out.dst) {
         stack.counters().ip_frag_fails.bump();
         return;
     }

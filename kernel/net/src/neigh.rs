@@ -238,8 +238,33 @@ impl Neighbour {
 
 /// All neighbours of an engine.
 pub(crate) struct Neighbours {
-    table: RwSpinLock<HashMap<(u32, IpAddr), Arc<Neighbour>, crate::flow::KeyedState>>,
+    table: RwSpinLock<Table>,
     limit: usize,
+}
+
+type Table = HashMap<(u32, IpAddr), Arc<Neighbour>, crate::flow::KeyedState>;
+
+/// Forgets an eighth of the entries at once, so that a flood of new ones costs each of them little: those
+/// that nobody can miss, longest unused first.
+fn make_room(table: &mut Table) {
+    let mut all: Vec<_> = table
+        .iter()
+        .filter(|(_, n)| n.get().0 != NeighbourState::Permanent as u16)
+        .map(|(key, n)| {
+            let alive = NeighbourState::Reachable as u16 | NeighbourState::Delay as u16;
+            ((n.get().0 & alive, n.slow.lock().used_ns), *key)
+        })
+        .collect();
+    let count = table.len() / 8 + 1;
+    if count < all.len() {
+        all.select_nth_unstable_by_key(count, |(rank, _)| *rank);
+    }
+    for (_, key) in all.iter().take(count) {
+        if let Some(entry) = table.remove(key) {
+            // A connection may still hold the handle: it asks anew through it, so it must not look alive.
+            entry.set(None, NeighbourState::Failed);
+        }
+    }
 }
 
 /// What a turn of the clock asks for.
@@ -262,25 +287,14 @@ impl Neighbours {
         self.table.read().get(&(index, addr)).cloned()
     }
 
-    /// The entry for a next hop, made if need be. At the limit, an entry that nobody can miss goes first.
+    /// The entry for a next hop, made if need be; at the limit, others make way.
     pub fn entry(&self, index: u32, addr: IpAddr, now: u64) -> Arc<Neighbour> {
         if let Some(found) = self.find(index, addr) {
             return found;
         }
         let mut table = self.table.write();
         if table.len() >= self.limit {
-            let victim = table
-                .iter()
-                .filter(|(_, n)| n.get().0 != NeighbourState::Permanent as u16)
-                .min_by_key(|(_, n)| {
-                    let kept = n.get().0
-                        & (NeighbourState::Reachable as u16 | NeighbourState::Delay as u16);
-                    (kept, n.slow.lock().used_ns)
-                })
-                .map(|(key, _)| *key);
-            if let Some(victim) = victim {
-                table.remove(&victim);
-            }
+            make_room(&mut table);
         }
         table
             .entry((index, addr))

@@ -151,21 +151,36 @@ impl Stack {
         packet: InPacket,
         now: u64,
     ) {
-        self.counters().ip_reasm_reqds.bump();
+        let counters = self.counters();
+        let v6 = meta.dst.is_ipv6();
+        let (reqds, oks, fails) = if v6 {
+            (
+                &counters.ip6_reasm_reqds,
+                &counters.ip6_reasm_oks,
+                &counters.ip6_reasm_fails,
+            )
+        } else {
+            (
+                &counters.ip_reasm_reqds,
+                &counters.ip_reasm_oks,
+                &counters.ip_reasm_fails,
+            )
+        };
+        reqds.bump();
         let iface = meta.iface.clone();
         let (whole, evicted) = self
             .fragments
             .lock()
             .add(&meta, offset, more, ident, packet, now);
-        self.counters().ip_reasm_fails.add(evicted as u64);
+        fails.add(evicted as u64);
         self.arm_chore(Chore::Fragments, now + crate::frag::TIMEOUT_NS);
         if let Some(bytes) = whole {
-            self.counters().ip_reasm_oks.bump();
+            oks.bump();
             let mut packet = InPacket::assembled(bytes);
-            let parsed = if meta.dst.is_ipv4() {
-                ip::parse_v4(self, &iface, &mut packet)
-            } else {
+            let parsed = if v6 {
                 ip::parse_v6(self, &iface, &mut packet)
+            } else {
+                ip::parse_v4(self, &iface, &mut packet)
             };
             if let Parsed::Whole(meta) = parsed {
                 self.deliver(meta, packet, now);

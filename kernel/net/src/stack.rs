@@ -451,6 +451,11 @@ impl Stack {
         self.memory.load(Ordering::Relaxed)
     }
 
+    /// Bytes held for reassembly of fragments (the `FRAG` line of `/proc/net/sockstat`).
+    pub fn fragment_memory(&self) -> usize {
+        self.fragments.lock().held()
+    }
+
     /// Flows in the table (connections, half-open ones, TIME-WAIT), and of these in TIME-WAIT.
     pub fn flow_counts(&self) -> (usize, usize) {
         (self.flows.len(), self.flows.waits())

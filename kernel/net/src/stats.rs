@@ -160,7 +160,7 @@ counters! {
     }
     "Ip6" {
         ip6_in_receives "Ip6InReceives", ip6_in_hdr_errors "Ip6InHdrErrors", ip6_in_delivers "Ip6InDelivers",
-        ip6_out_requests "Ip6OutRequests", ip6_out_no_routes "Ip6OutNoRoutes", ip6_reasm_oks "Ip6ReasmOKs",
+        ip6_out_requests "Ip6OutRequests", ip6_out_no_routes "Ip6OutNoRoutes", ip6_reasm_reqds "Ip6ReasmReqds", ip6_reasm_oks "Ip6ReasmOKs",
         ip6_reasm_fails "Ip6ReasmFails", ip6_in_unknown_protos "Ip6InUnknownProtos", ip6_in_addr_errors "Ip6InAddrErrors",
         icmp6_in_msgs "Icmp6InMsgs", icmp6_in_errors "Icmp6InErrors", icmp6_out_msgs "Icmp6OutMsgs",
     }

@@ -82,12 +82,12 @@ fn a_datagram_large_and_small_and_nobody_at_home() {
     client
         .connect(Some(SocketAddr::new(addr(2).into(), 53)))
         .unwrap();
-    for len in [1, 1000, 9000] {
+    for len in [1, 1000, 9000, 65_507] {
         client
             .send(&mut SliceSource::new(&vec![7; len]), &SendMeta::default())
             .unwrap();
         w.run(SECOND);
-        let mut sink = VecSink::new(10_000);
+        let mut sink = VecSink::new(70_000);
         server.recv(&mut sink, MsgFlags::empty()).unwrap();
         assert_eq!(sink.into_bytes(), vec![7; len]);
     }

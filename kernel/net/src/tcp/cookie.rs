@@ -94,6 +94,11 @@ pub(super) fn accept_cookie(
         counters.listen_drops.bump();
         return true;
     }
+    // Cookies make room for more handshakes, not for more connections.
+    if stack.flows.len() >= stack.config().limits.connections {
+        counters.listen_drops.bump();
+        return true;
+    }
     let Ok(dst) = stack.route(key.remote, Some(key.local), listener.binding.device) else {
         return true;
     };

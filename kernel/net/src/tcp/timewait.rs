@@ -17,6 +17,8 @@ const ACK_NS: u64 = 500_000_000;
 pub(crate) struct TimeWait {
     pub binding: Binding,
     pub expires_ns: u64,
+    /// Where it stands in the queue of those that end.
+    pub queued_ns: u64,
     snd_nxt: u32,
     rcv_nxt: u32,
     window: u16,
@@ -30,6 +32,7 @@ impl TimeWait {
         TimeWait {
             binding,
             expires_ns: now + length_ns,
+            queued_ns: now + length_ns,
             snd_nxt: tcb.snd_nxt,
             rcv_nxt: tcb.rcv_nxt,
             window: (tcb.rcv_wnd >> if tcb.wscale_ok { tcb.rcv_wscale } else { 0 }) as u16,

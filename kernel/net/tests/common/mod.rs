@@ -2,6 +2,7 @@
 //! and delay by a seeded generator, and cards that may offload checksums and segmentation as virtio-net does.
 #![allow(dead_code, reason = "each test uses a part")]
 
+pub mod craft;
 pub mod script;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -225,8 +226,12 @@ pub struct Weather {
     pub queue: u64,
 }
 
+/// What may happen to a frame on the link: from whom it is, and the frames that go on in its place.
+pub type Tamper = Box<dyn FnMut(usize, Vec<u8>) -> Vec<Vec<u8>>>;
+
 /// Two stacks and a link.
 pub struct World {
+    pub tamper: Option<Tamper>,
     pub clock: Arc<AtomicU64>,
     pub rng: Rng,
     pub stacks: Vec<Arc<Stack>>,
@@ -301,6 +306,7 @@ impl World {
             nics.push(nic);
         }
         World {
+            tamper: None,
             clock,
             rng,
             stacks,
@@ -371,7 +377,14 @@ impl World {
                 }
                 for frame in self.nics[i].take_sent() {
                     busy = true;
-                    self.launch(i, frame);
+                    match &mut self.tamper {
+                        None => self.launch(i, frame),
+                        Some(tamper) => {
+                            for frame in tamper(i, frame) {
+                                self.launch(i, frame);
+                            }
+                        }
+                    }
                 }
             }
             let now = self.now();
