@@ -193,6 +193,12 @@ fn fragments_both_ways() {
     send_to(&client, to(host(2), 9), &data).unwrap();
     world.run(SECOND);
     assert_eq!(recv(&server).unwrap().0, data);
+    // The largest there is.
+    let largest = vec![3; 65_507];
+    send_to(&client, to(host(2), 9), &largest).unwrap();
+    world.run(SECOND);
+    assert_eq!(server.input_queued(), largest.len());
+    recv(&server).unwrap();
     // Not if the program forbids it.
     client
         .set_option(Opt::MtuDiscover(MtuDiscover::Do))
