@@ -13,6 +13,7 @@ pub mod ctx;
 pub mod exec;
 pub mod files;
 pub mod futex;
+pub mod inspect;
 pub mod klog;
 pub mod limits;
 pub mod mm;

@@ -1,5 +1,4 @@
 //! The loop that a thread of the program lives in, how it starts and how it ends.
-use alloc::boxed::Box;
 use alloc::sync::Arc;
 use core::sync::atomic::Ordering;
 
@@ -9,6 +8,7 @@ use machine::user;
 
 use crate::ctx::Ctx;
 use crate::futex::{BITSET_ANY, Key, robust};
+use crate::inspect;
 use crate::process::{ExitStatus, Process};
 use crate::signal::{deliver, fault};
 use crate::syscalls;
@@ -49,7 +49,7 @@ pub(crate) fn start_with(
             let _ = me.set_ext(thread.clone());
             process.mm.activate();
             if let Some(user) = prepare() {
-                live(process, &thread, &mut Box::new(user));
+                user.lend(|user| live(process, &thread, user));
             }
             end(process, &thread);
         }
@@ -79,6 +79,7 @@ fn live(process: &'static Process, thread: &Arc<LinuxThread>, user: &mut UserCon
         if me.is_interrupted() || thread.signals.wants_look() {
             me.take_interrupt();
             thread.signals.take_look();
+            inspect::pause::stop_if_asked(&mut ctx);
             if !deliver::signals(&mut ctx) {
                 return;
             }

@@ -59,6 +59,7 @@ pub fn start(manifest: &Manifest, options: StartOptions) -> Result<()> {
         set_huge_pages(HugePages::Never);
     }
     crate::trace::configure(&manifest.tracing);
+    crate::signal::fatal::set_core_limit(manifest.coredumplimit);
     machine::user::set_fault_handler(fault::kernel_copy_fault);
     let process = process::install(Process::new(
         AddressSpace::new(layout)?,

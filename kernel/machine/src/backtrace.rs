@@ -46,6 +46,27 @@ impl Backtrace {
         trace
     }
 
+    /// As [`Backtrace::from_frame`], behind the innermost address `ip`, and only with frames within `stack`.
+    pub fn within(ip: usize, mut frame: usize, stack: core::ops::Range<usize>) -> Self {
+        let mut trace = Self {
+            addresses: [0; DEPTH],
+            len: 1,
+        };
+        trace.addresses[0] = ip;
+        while trace.len < DEPTH && stack.contains(&frame) && stack.contains(&(frame + 15)) {
+            let Some((caller, address)) = arch::read_frame(frame).filter(|&(_, at)| at != 0) else {
+                break;
+            };
+            trace.addresses[trace.len] = address;
+            trace.len += 1;
+            if caller <= frame {
+                break;
+            }
+            frame = caller;
+        }
+        trace
+    }
+
     /// The addresses.
     pub fn addresses(&self) -> &[usize] {
         &self.addresses[..self.len]

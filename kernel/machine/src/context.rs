@@ -1,6 +1,7 @@
 //! The program's registers, and entering ring 3 with them.
 
 use alloc::boxed::Box;
+use core::marker::PhantomPinned;
 use core::mem::ManuallyDrop;
 
 use crate::arch;
@@ -34,6 +35,8 @@ pub struct Registers {
     pub(crate) rflags: u64,
     pub rsp: u64,
     pub(crate) ss: u64,
+    /// Others read the registers of a lent context ([`UserContext::lend`]): a reference to them is not exclusive.
+    _shared: PhantomPinned,
 }
 
 /// What the `syscall` entry stores as the vector.
@@ -101,6 +104,20 @@ impl UserContext {
             regs: self.regs,
             hw: ManuallyDrop::new(self.hw.duplicate()),
         }
+    }
+
+    /// Calls `body` with this context, and lets others look at its registers meanwhile: see
+    /// [`Task::user_registers`](crate::task::Task::user_registers) of the current task.
+    pub fn lend<R>(self, body: impl FnOnce(&mut UserContext) -> R) -> R {
+        let lent = Box::into_raw(Box::new(self));
+        let before = arch::set_lent(lent);
+        // SAFETY: just made, and freed only below. Others read it with volatile reads through the pointer, when this
+        // task does not run; `Registers` is not `Unpin`, so that the compiler takes no `&mut` to it as exclusive.
+        let result = body(unsafe { &mut *lent });
+        arch::set_lent(before);
+        // SAFETY: from `into_raw` above; nobody has the pointer any more.
+        drop(unsafe { Box::from_raw(lent) });
+        result
     }
 
     /// Runs the program from these registers until its next event. With interrupts on, at entry and at return.

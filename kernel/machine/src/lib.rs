@@ -26,6 +26,7 @@ pub mod context;
 pub mod cpu;
 mod cpu_features;
 pub mod dma;
+pub mod inspect;
 pub mod irq;
 pub mod mem;
 pub mod mmio;

@@ -2,10 +2,13 @@
 
 use alloc::boxed::Box;
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 use core::any::Any;
 
 use crate::arch;
 pub use crate::arch::Task;
+use crate::backtrace::Backtrace;
+use crate::context::Registers;
 use crate::mem::OutOfMemory;
 use crate::sync::Once;
 
@@ -63,4 +66,37 @@ pub(crate) fn returned() -> ! {
 /// returns, the task goes on with the function of [`set_return_hook`]; `entry` may also end by [`exit_to`].
 pub fn spawn(stack_size: usize, entry: Box<dyn FnOnce() + Send>) -> Result<Arc<Task>, OutOfMemory> {
     Task::new(stack_size, entry)
+}
+
+/// The program's state of a task that does not run; see [`Task::user_state`].
+#[derive(Clone, Debug)]
+pub struct UserState {
+    /// The general registers, as of the last entry into the kernel.
+    pub regs: Registers,
+    /// The flags register.
+    pub rflags: u64,
+    /// The FS segment's base: the thread pointer.
+    pub fs_base: usize,
+    /// The GS segment's base.
+    pub gs_base: usize,
+    /// Floating-point and vector state, as [`UserContext::fp_state`](crate::context::UserContext::fp_state) has it.
+    pub fp: Vec<u8>,
+}
+
+impl Task {
+    /// Where its kernel code stopped, innermost first. `None` while it runs on a CPU, or once it has ended.
+    pub fn backtrace(&self) -> Option<Backtrace> {
+        arch::backtrace_of(self)
+    }
+
+    /// The program's registers of a task that lent them ([`UserContext::lend`](crate::context::UserContext::lend)), as
+    /// of its last entry into the kernel. `None` while it runs on a CPU, and for a task without.
+    pub fn user_registers(&self) -> Option<Registers> {
+        arch::user_registers_of(self)
+    }
+
+    /// The program's whole state, under the same conditions as [`Task::user_registers`].
+    pub fn user_state(&self) -> Option<UserState> {
+        arch::user_state_of(self)
+    }
 }

@@ -21,7 +21,9 @@ mod thread;
 pub mod timer;
 mod wait;
 
-pub use backend::{cpu_times, in_user, park, preempt_point, stats, yield_now};
+pub use backend::{
+    cpu_times, in_user, park, preempt_point, start_sampling, stats, stop_sampling, yield_now,
+};
 #[cfg(target_os = "none")]
 pub use backend::{init, start_cpu};
 pub use lock::{Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};

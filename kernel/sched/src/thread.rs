@@ -8,8 +8,11 @@ use alloc::vec::Vec;
 use core::any::Any;
 use core::fmt;
 use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU64, Ordering};
+use machine::backtrace::Backtrace;
+use machine::context::Registers;
 use machine::cpu::MAX_CPUS;
 use machine::sync::{IrqLock, Once};
+use machine::task::{Task, UserState};
 
 use crate::backend::{self, Place};
 use crate::stopwatch::Stopwatch;
@@ -246,6 +249,31 @@ impl Thread {
         self.interrupted.store(true, Ordering::SeqCst);
         self.unpark();
         self.place.leave_user();
+    }
+
+    /// Makes it enter the kernel soon if it runs the program's code; nothing else.
+    pub fn leave_user(&self) {
+        self.place.leave_user();
+    }
+
+    /// Where its kernel code waits, innermost first; of the calling thread, where this is called. `None` while it runs
+    /// on another CPU.
+    pub fn backtrace(self: &Arc<Self>) -> Option<Backtrace> {
+        if Arc::ptr_eq(self, &current()) {
+            return Some(Backtrace::capture());
+        }
+        self.place.task().and_then(Task::backtrace)
+    }
+
+    /// The program's registers as of its last entry into the kernel. `None` while it runs, and for a thread of the
+    /// kernel.
+    pub fn user_registers(&self) -> Option<Registers> {
+        self.place.task().and_then(Task::user_registers)
+    }
+
+    /// The program's whole state, under the same conditions.
+    pub fn user_state(&self) -> Option<UserState> {
+        self.place.task().and_then(Task::user_state)
     }
 
     /// Whether somebody interrupted it.

@@ -264,13 +264,26 @@ pub struct FoundSymbol {
 /// The function of `file` that holds the byte at `file_offset`, from its symbol table, or else the
 /// dynamic one. Reads in pieces; a damaged table answers nothing.
 pub fn symbol_at(file: &dyn ReadAt, file_offset: u64) -> Option<FoundSymbol> {
+    symbols_at(file, &[file_offset])?.pop().flatten()
+}
+
+/// [`symbol_at`] for many offsets at once, which must ascend: the table is read once. `None` for what is no ELF file
+/// with symbols.
+pub fn symbols_at(file: &dyn ReadAt, file_offsets: &[u64]) -> Option<Vec<Option<FoundSymbol>>> {
     const SYMTAB: u32 = 2;
     const DYNSYM: u32 = 11;
     let image = Image::parse(file).ok()?;
-    let segment = image.segments.iter().find(|segment| {
-        segment.offset <= file_offset && file_offset < segment.offset + segment.file_size as u64
-    })?;
-    let address = segment.vaddr as u64 + (file_offset - segment.offset);
+    // Pairs of address and place in the answer, by address.
+    let mut addresses: Vec<(u64, usize)> = Vec::new();
+    for (n, offset) in file_offsets.iter().enumerate() {
+        let segment = image.segments.iter().find(|segment| {
+            segment.offset <= *offset && *offset < segment.offset + segment.file_size as u64
+        });
+        if let Some(segment) = segment {
+            addresses.push((segment.vaddr as u64 + (offset - segment.offset), n));
+        }
+    }
+    addresses.sort_unstable();
     let mut header = [0; HEADER];
     file.read_exact_at(0, &mut header).ok()?;
     let (table, size, count) = (
@@ -294,20 +307,34 @@ pub fn symbol_at(file: &dyn ReadAt, file_offset: u64) -> Option<FoundSymbol> {
     };
     let symbols = find(SYMTAB).or_else(|| find(DYNSYM))?;
     let strings = section(u32_at(&symbols, 40))?;
-    search_symbols(file, &symbols, &strings, address)
+    let mut found = alloc::vec![None; file_offsets.len()];
+    for ((address, n), best) in addresses
+        .iter()
+        .zip(search_symbols(file, &symbols, &addresses)?)
+    {
+        found[*n] = best.and_then(|(start, name_at)| {
+            Some(FoundSymbol {
+                name: symbol_name(file, &strings, name_at)?,
+                offset: address - start,
+            })
+        });
+    }
+    Some(found)
 }
 
+/// For each address, ascending, the start of the function that holds it and where its name is in the strings.
 fn search_symbols(
     file: &dyn ReadAt,
     symbols: &[u8; 64],
-    strings: &[u8; 64],
-    address: u64,
-) -> Option<FoundSymbol> {
+    addresses: &[(u64, usize)],
+) -> Option<Vec<Option<(u64, u32)>>> {
     const ENTRY: u64 = 24;
     const FUNC: u8 = 2;
     const IFUNC: u8 = 10;
+    /// How far a symbol without a size reaches at most.
+    const REACH: u64 = 64 << 10;
     let (offset, size) = (u64_at(symbols, 24), u64_at(symbols, 32).min(64 << 20));
-    let mut best: Option<(u64, u32)> = None;
+    let mut best: Vec<Option<(u64, u32)>> = alloc::vec![None; addresses.len()];
     let mut chunk = alloc::vec![0; 170 * ENTRY as usize];
     let mut at = 0;
     while at + ENTRY <= size {
@@ -316,15 +343,26 @@ fn search_symbols(
             .ok()?;
         for symbol in chunk[..len as usize].chunks_exact(ENTRY as usize) {
             let (value, length) = (u64_at(symbol, 8), u64_at(symbol, 16));
-            let is_code = matches!(symbol[4] & 15, FUNC | IFUNC) && u16_at(symbol, 6) != 0;
-            let holds = value <= address && (length == 0 || address - value < length);
-            if is_code && holds && best.is_none_or(|(start, _)| start < value) {
-                best = Some((value, u32_at(symbol, 0)));
+            if !matches!(symbol[4] & 15, FUNC | IFUNC) || u16_at(symbol, 6) == 0 {
+                continue;
+            }
+            let reach = if length == 0 { REACH } else { length };
+            let first = addresses.partition_point(|(address, _)| *address < value);
+            for (n, (address, _)) in addresses.iter().enumerate().skip(first) {
+                if address - value >= reach {
+                    break;
+                }
+                if best[n].is_none_or(|(start, _)| start < value) {
+                    best[n] = Some((value, u32_at(symbol, 0)));
+                }
             }
         }
         at += len;
     }
-    let (start, name_at) = best?;
+    Some(best)
+}
+
+fn symbol_name(file: &dyn ReadAt, strings: &[u8; 64], name_at: u32) -> Option<Vec<u8>> {
     let room = u64_at(strings, 32)
         .checked_sub(u64::from(name_at))?
         .min(256);
@@ -339,10 +377,7 @@ fn search_symbols(
             .position(|byte| *byte == 0)
             .unwrap_or(name.len()),
     );
-    Some(FoundSymbol {
-        name,
-        offset: address - start,
-    })
+    Some(name)
 }
 
 #[cfg(test)]

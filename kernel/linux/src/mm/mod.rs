@@ -1,7 +1,8 @@
 //! The program's address space: areas, the pages in them, and what brings the one into the other.
 //!
 //! [`vma`] is the bookkeeping, [`pager`] what can be mapped, [`fault`] brings pages in, [`map`]
-//! makes, moves and removes areas, [`advice`] is `madvise` and its kin, [`report`] what `/proc` shows.
+//! makes, moves and removes areas, [`advice`] is `madvise` and its kin, [`report`] what `/proc` shows, [`peek`] looks
+//! without touching.
 //! System calls and their flags are `syscalls::memory`'s.
 //!
 //! Locking: `areas` is a sleeping read-write lock. A page fault takes it for reading, so nobody may
@@ -13,6 +14,7 @@ pub mod file;
 pub mod layout;
 pub mod map;
 pub mod pager;
+pub mod peek;
 pub mod report;
 pub mod vma;
 

@@ -202,6 +202,29 @@ pub fn stat(process: &'static Process, thread: &LinuxThread, whole: bool) -> Vec
     .into_bytes()
 }
 
+/// `wchan`: the function of the kernel in which the thread waits, or `0`.
+pub fn wchan(thread: &LinuxThread) -> Vec<u8> {
+    let reason = crate::inspect::stacks::wait_reason(thread);
+    if reason.is_empty() {
+        b"0".to_vec()
+    } else {
+        reason.into_bytes()
+    }
+}
+
+/// `stack`: the kernel's frames of the thread, innermost first. Empty while it runs on another CPU.
+pub fn stack(thread: &LinuxThread) -> Vec<u8> {
+    let mut text = String::new();
+    let found = thread.sched().and_then(|thread| thread.backtrace());
+    for address in found.iter().flat_map(|found| found.addresses()) {
+        match crate::inspect::symbols::kernel(address - 1) {
+            Some((name, offset)) => text += &format!("[<0>] {name}+{:#x}\n", offset + 1),
+            None => text += &format!("[<0>] {address:#x}\n"),
+        }
+    }
+    text.into_bytes()
+}
+
 /// `statm`, in pages.
 pub fn statm(process: &Process) -> Vec<u8> {
     let totals = process.mm.totals();

@@ -30,7 +30,8 @@ pub fn add_common(process: &'static Process, dir: &Arc<Dir>, tid: i32) {
         .add("smaps", text(|p, _, _| p.mm.smaps()))
         .add("limits", text(|p, _, _| status::limits(p)))
         .add("schedstat", text(|_, t, _| status::schedstat(t)))
-        .add("wchan", text(|_, _, _| b"0".to_vec()))
+        .add("wchan", text(|_, t, _| status::wchan(t)))
+        .add("stack", text(|_, t, _| status::stack(t)))
         .add("syscall", text(|_, t, _| status::syscall(t)));
     dir.add(
         "comm",

@@ -1,16 +1,16 @@
 //! The end of the program by a signal: what happened, where, the registers, a backtrace with the
 //! symbols of the mapped files; then the machine ends with 128 and the signal's number.
 use alloc::string::String;
-use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt::Write;
-use core::sync::atomic::{AtomicBool, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use machine::user;
 
 use super::{SIGBUS, SIGFPE, SIGILL, SIGSEGV, SigFields, SigInfo, code, name};
 use crate::ctx::Ctx;
-use crate::exec::elf::{self, ReadAt};
+use crate::exec::elf;
+use crate::inspect::MappedFile;
 use crate::mm::vma::VmProt;
 use crate::process::{ExitStatus, Process};
 
@@ -58,8 +58,29 @@ pub fn fault_ends(ctx: &mut Ctx<'_>, info: &SigInfo) -> ! {
     if !REPORTED.swap(true, Ordering::SeqCst) {
         let text = report(ctx, info);
         print(&text);
+        leave_core(ctx, info.signo);
     }
     end_by_signal(ctx.process, info.signo)
+}
+
+/// The largest core file that is written, in bytes; 0 for none.
+static CORE_LIMIT: AtomicU64 = AtomicU64::new(0);
+
+/// Sets the largest core file that is written when the program dies, in bytes; 0 writes none.
+pub fn set_core_limit(bytes: u64) {
+    CORE_LIMIT.store(bytes, Ordering::Relaxed);
+}
+
+fn leave_core(ctx: &mut Ctx<'_>, signal: i32) {
+    let limit = CORE_LIMIT.load(Ordering::Relaxed);
+    if limit == 0 {
+        return;
+    }
+    let line = match crate::inspect::core_file::write_file(ctx, signal, limit) {
+        Ok(len) => alloc::format!("core file: /coredumps/core, {len} bytes\n"),
+        Err(error) => alloc::format!("the core file could not be written: {error}\n"),
+    };
+    print(&line);
 }
 
 fn print(text: &str) {
@@ -235,30 +256,8 @@ fn describe(process: &Process, addr: usize, out: &mut String) {
     let Some((pager, offset)) = process.mm.object_at(addr) else {
         return;
     };
-    struct Pages(Arc<dyn crate::mm::pager::Pager>);
-    impl ReadAt for Pages {
-        fn read_exact_at(&self, offset: u64, into: &mut [u8]) -> errno::Result<()> {
-            let mut done = 0;
-            while done < into.len() {
-                let at = offset
-                    .checked_add(done as u64)
-                    .ok_or(errno::Errno::ENOEXEC)?;
-                let within = (at % 4096) as usize;
-                let len = (4096 - within).min(into.len() - done);
-                self.0
-                    .page(at / 4096)?
-                    .read(within, &mut into[done..done + len]);
-                done += len;
-            }
-            Ok(())
-        }
-
-        fn size(&self) -> u64 {
-            u64::MAX
-        }
-    }
     let path = String::from_utf8_lossy(&pager.describe().path).into_owned();
-    match elf::symbol_at(&Pages(pager), offset) {
+    match elf::symbol_at(&MappedFile(pager), offset) {
         Some(symbol) => {
             let raw = String::from_utf8_lossy(&symbol.name).into_owned();
             let _ = write!(

@@ -72,8 +72,10 @@ pub enum ArgKind {
     AddressOut,
     /// Two descriptors that the call has written.
     FdsOut,
-    /// `O_*`.
+    /// `O_*` with the access mode.
     OpenFlags,
+    /// `O_*` (or `EFD_*` and the like, which are the same bits) without one.
+    FdFlags,
     /// `PROT_*`.
     ProtFlags,
     /// `MAP_*`.

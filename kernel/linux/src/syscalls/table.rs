@@ -264,8 +264,8 @@ syscalls! {
     277 sync_file_range(fd: Fd, offset: Int, len: Int, flags: Hex) => super::sync::sys_sync_file_range;
     278 vmsplice(fd: Fd, iov: Ptr, count: Size, flags: Hex) => super::splice::sys_vmsplice;
     285 fallocate(fd: Fd, mode: Hex, offset: Int, len: Int) => super::sync::sys_fallocate;
-    292 dup3(old: Fd, new: Fd, flags: OpenFlags) => super::open::sys_dup3;
-    293 pipe2(fds: FdsOut, flags: OpenFlags) => super::splice::sys_pipe2;
+    292 dup3(old: Fd, new: Fd, flags: FdFlags) => super::open::sys_dup3;
+    293 pipe2(fds: FdsOut, flags: FdFlags) => super::splice::sys_pipe2;
     295 preadv(fd: Fd, iov: Ptr, count: Size, at: Int) => super::rw::sys_preadv;
     296 pwritev(fd: Fd, iov: Ptr, count: Size, at: Int) => super::rw::sys_pwritev;
     306 syncfs(fd: Fd) => super::sync::sys_syncfs;
@@ -286,14 +286,14 @@ syscalls! {
     271 ppoll(fds: Ptr, count: Size, timeout: Ptr, mask: Ptr, size: Size) => super::poll::sys_ppoll;
     281 epoll_pwait(set: Fd, events: Ptr, max: Int, timeout_ms: Int, mask: Ptr, size: Size) => super::epoll::sys_epoll_pwait;
     282 signalfd(fd: Fd, mask: Ptr, size: Size) => super::events::sys_signalfd;
-    283 timerfd_create(clock: Clock, flags: OpenFlags) => super::events::sys_timerfd_create;
+    283 timerfd_create(clock: Clock, flags: FdFlags) => super::events::sys_timerfd_create;
     284 eventfd(initial: Uint) => super::events::sys_eventfd;
     286 timerfd_settime(fd: Fd, flags: Hex, new: Ptr, old: Ptr) => super::events::sys_timerfd_settime;
     287 timerfd_gettime(fd: Fd, out: Ptr) => super::events::sys_timerfd_gettime;
     289 signalfd4(fd: Fd, mask: Ptr, size: Size, flags: Hex) => super::events::sys_signalfd4;
-    290 eventfd2(initial: Uint, flags: OpenFlags) => super::events::sys_eventfd2;
-    291 epoll_create1(flags: OpenFlags) => super::epoll::sys_epoll_create1;
-    294 inotify_init1(flags: OpenFlags) => super::events::sys_inotify_init1;
+    290 eventfd2(initial: Uint, flags: FdFlags) => super::events::sys_eventfd2;
+    291 epoll_create1(flags: FdFlags) => super::epoll::sys_epoll_create1;
+    294 inotify_init1(flags: FdFlags) => super::events::sys_inotify_init1;
     441 epoll_pwait2(set: Fd, events: Ptr, max: Int, timeout: Ptr, mask: Ptr, size: Size) => super::epoll::sys_epoll_pwait2;
 
     // ---- sockets ----

@@ -29,13 +29,13 @@ pub(super) fn word(kind: ArgKind) -> &'static str {
         Path => "path",
         Signal => "signal",
         Mode => "mode",
-        Data | Filled => "data",
+        Data | Filled => "string",
         Address | AddressOut => "address",
         FdsOut => "fds",
         Whence | Clock | Domain | EpollOp | FcntlCommand | IoctlRequest | Advice | SigHow | How
         | Level | ArchPrctl | Resource => "constant",
-        OpenFlags | ProtFlags | MapFlags | AtFlags | AccessMode | CloneFlags | MsgFlags
-        | FutexOp | SocketKind | RandomFlags | RemapFlags | WaitFlags => "flags",
+        OpenFlags | FdFlags | ProtFlags | MapFlags | AtFlags | AccessMode | CloneFlags
+        | MsgFlags | FutexOp | SocketKind | RandomFlags | RemapFlags | WaitFlags => "flags",
     }
 }
 
@@ -126,6 +126,7 @@ pub(super) fn value(kind: ArgKind, value: u64, next: u64, result: u64) -> (Strin
         ArgKind::Level => flags::exact(&mut out, flags::SOCKET_LEVEL, low),
         ArgKind::ArchPrctl => flags::exact(&mut out, flags::ARCH_PRCTL, low),
         ArgKind::Resource => flags::exact(&mut out, flags::RESOURCE, low),
+        ArgKind::FdFlags => flags::bits(&mut out, flags::OPEN, low),
         ArgKind::OpenFlags => flags::open(&mut out, low),
         ArgKind::ProtFlags if low == 0 => out.push_str("PROT_NONE"),
         ArgKind::ProtFlags => flags::bits(&mut out, flags::PROT, low),

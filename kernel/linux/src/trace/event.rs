@@ -11,9 +11,9 @@ use errno::Errno;
 pub struct Arg {
     /// Its name in the manual.
     pub name: &'static str,
-    /// What it is: `fd`, `path`, `data`, `flags`, `pointer`, `number`...
+    /// What it is: `fd`, `path`, `string`, `flags`, `pointer`, `number`...
     pub kind: &'static str,
-    /// Its value, without quotes. The bytes of `data` are escaped as in a C string.
+    /// Its value, without quotes. The bytes of a `string` are escaped as in a C string.
     pub value: String,
     /// The value is only the beginning.
     pub cut: bool,
@@ -64,7 +64,7 @@ impl fmt::Display for Event {
             match arg.kind {
                 "path" => write!(f, "{:?}", arg.value)?,
                 // It is escaped already.
-                "data" => write!(f, "\"{}\"", arg.value)?,
+                "string" => write!(f, "\"{}\"", arg.value)?,
                 _ => f.write_str(&arg.value)?,
             }
             if arg.cut {
@@ -103,7 +103,8 @@ pub fn json_string(out: &mut String, text: &str) {
 }
 
 impl Event {
-    /// One line of JSON, without its end.
+    /// One line of JSON, without its end. A call that failed has what the kernel answers as `result`: the negative
+    /// number of the error; one that does not return has `null`.
     pub fn json(&self) -> String {
         let mut out = String::new();
         let _ = write!(
@@ -134,7 +135,8 @@ impl Event {
                 write!(out, "],\"result\":{},\"errno\":null", value as i64)
             }
             Outcome::Error(errno) => {
-                write!(out, "],\"result\":-1,\"errno\":\"{}\"", errno.name())
+                let raw = errno.raw();
+                write!(out, "],\"result\":-{raw},\"errno\":\"{}\"", errno.name())
             }
         };
         let _ = write!(out, ",\"duration_ns\":{}}}", self.duration_ns);
@@ -200,7 +202,7 @@ mod tests {
         assert!(
             event(Outcome::Error(Errno::ENOENT))
                 .json()
-                .contains("\"result\":-1,\"errno\":\"ENOENT\"")
+                .contains("\"result\":-2,\"errno\":\"ENOENT\"")
         );
         assert!(event(Outcome::None).json().contains("\"result\":null"));
     }

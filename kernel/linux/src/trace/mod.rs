@@ -32,7 +32,7 @@ pub use missing::list as missing_files;
 use crate::ctx::Ctx;
 use crate::files::FsContext;
 use crate::process::Process;
-use crate::syscalls::{ArgKind, table};
+use crate::syscalls::{ArgKind, SyscallInfo, table};
 
 /// Somebody subscribed to events.
 const EVENTS: u8 = 1;
@@ -353,6 +353,9 @@ fn begin(ctx: &Ctx<'_>, start: u64, number: u64, args: &[u64; 6]) -> Option<Draf
     event.name = Cow::Borrowed(info.name);
     for (n, (name, kind)) in info.args.iter().enumerate() {
         let next = args.get(n + 1).copied().unwrap_or(0);
+        if *kind == ArgKind::Mode && makes_nothing(info, args, n) {
+            break;
+        }
         let (value, cut) = if decode::is_output(*kind) {
             kinds.push((n, *kind));
             (format!("{:#x}", args[n]), false)
@@ -376,6 +379,14 @@ fn begin(ctx: &Ctx<'_>, start: u64, number: u64, args: &[u64; 6]) -> Option<Draf
         });
     }
     Some(Draft { event, kinds })
+}
+
+/// Whether argument `n`, the mode of an `open`, means nothing because its flags make no file.
+fn makes_nothing(info: &SyscallInfo, args: &[u64; 6], n: usize) -> bool {
+    /// `O_CREAT`, and `__O_TMPFILE`.
+    const MAKES: u64 = 0o100 | 0o20000000;
+    let before = n.checked_sub(1).and_then(|before| info.args.get(before));
+    matches!(before, Some((_, ArgKind::OpenFlags))) && args[n - 1] & MAKES == 0
 }
 
 fn finish(draft: Draft, args: &[u64; 6], result: &Result<usize>, duration_ns: u64) {

@@ -22,6 +22,10 @@ impl Place {
         0
     }
 
+    pub(crate) fn task(&self) -> Option<&machine::task::Task> {
+        None
+    }
+
     pub(crate) fn leave_user(&self) {}
 
     pub(crate) fn unpark(thread: &Arc<Thread>, _parked: bool) {
@@ -147,3 +151,11 @@ pub fn stats() -> Stats {
         ..Stats::default()
     }
 }
+
+/// On the host nothing can be sampled: answers false.
+pub fn start_sampling(_period_ns: u64, _take: fn(Option<u64>)) -> bool {
+    false
+}
+
+/// Ends nothing.
+pub fn stop_sampling() {}

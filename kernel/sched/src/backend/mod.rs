@@ -5,11 +5,16 @@ mod kernel;
 #[cfg(target_os = "none")]
 pub(crate) use kernel::{Place, current, exit, spawn};
 #[cfg(target_os = "none")]
-pub use kernel::{cpu_times, in_user, init, park, preempt_point, start_cpu, stats, yield_now};
+pub use kernel::{
+    cpu_times, in_user, init, park, preempt_point, start_cpu, start_sampling, stats, stop_sampling,
+    yield_now,
+};
 
 #[cfg(not(target_os = "none"))]
 mod hosted;
 #[cfg(not(target_os = "none"))]
 pub(crate) use hosted::{Place, current, exit, spawn};
 #[cfg(not(target_os = "none"))]
-pub use hosted::{cpu_times, in_user, park, preempt_point, stats, yield_now};
+pub use hosted::{
+    cpu_times, in_user, park, preempt_point, start_sampling, stats, stop_sampling, yield_now,
+};

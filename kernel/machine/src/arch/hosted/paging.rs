@@ -91,6 +91,14 @@ impl PageTable {
         Ok(old.map(|e| e.frame))
     }
 
+    /// The first page at or behind that of `va` and before `end` that is mapped.
+    pub fn next_mapped(&self, va: usize, end: usize) -> Option<usize> {
+        let first = va & !(PAGE_SIZE - 1);
+        let entries = self.entries();
+        let next = entries.range(first..end.max(first)).next();
+        next.map(|(&va, _)| va)
+    }
+
     /// Unmaps all pages of `range`, giving each to `taken` with its address and whether it was written to.
     pub fn unmap(&self, range: Range<usize>, taken: &mut dyn FnMut(usize, Frame, bool)) {
         if !valid_range(&range) {

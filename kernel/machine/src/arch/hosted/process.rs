@@ -119,6 +119,34 @@ pub(crate) fn exit_to(_next: Arc<Task>) -> ! {
     panic!("tasks cannot be switched on the host");
 }
 
+pub(crate) fn backtrace_of(_task: &Task) -> Option<crate::backtrace::Backtrace> {
+    None
+}
+
+pub(crate) fn user_registers_of(_task: &Task) -> Option<crate::context::Registers> {
+    None
+}
+
+pub(crate) fn user_state_of(_task: &Task) -> Option<crate::task::UserState> {
+    None
+}
+
+pub(crate) fn set_lent(_context: *mut UserContext) -> *mut UserContext {
+    std::ptr::null_mut()
+}
+
+pub(crate) fn current_stack() -> std::ops::Range<usize> {
+    0..0
+}
+
+pub(crate) fn current_user() -> Option<(usize, usize, usize)> {
+    None
+}
+
+pub(crate) fn interrupted() -> crate::inspect::Interrupted {
+    crate::inspect::Interrupted::default()
+}
+
 const FP_SIZE: usize = 576;
 
 /// What of a thread's user state lives in the processor while it runs.

@@ -415,6 +415,31 @@ impl PageTable {
         })
     }
 
+    /// The first page at or behind that of `va` and before `end` that is mapped.
+    pub fn next_mapped(&self, va: usize, end: usize) -> Option<usize> {
+        let mut va = va & !(PAGE_SIZE - 1);
+        let _lock = self.0.lock.lock();
+        while va < end && is_user_range(va, PAGE_SIZE) {
+            match self
+                .walk(va, 1, false)
+                .ok()
+                .flatten()
+                .map(|e| e.load(Relaxed))
+            {
+                None | Some(0) => va = (va | 0x1f_ffff) + 1,
+                Some(large) if is_large(large) => return Some(va),
+                Some(_) => {
+                    let entry = self.walk(va, 0, false).ok().flatten();
+                    if entry.is_some_and(|entry| entry.load(Relaxed) != 0) {
+                        return Some(va);
+                    }
+                    va += PAGE_SIZE;
+                }
+            }
+        }
+        None
+    }
+
     /// Forgets that pages of `range` were written to, after telling `written` of each that was. `written` must not
     /// use this page table.
     pub fn clear_dirty(&self, range: Range<usize>, written: &mut dyn FnMut(usize, &Frame)) {

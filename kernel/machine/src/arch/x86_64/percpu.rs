@@ -10,6 +10,7 @@ use core::sync::atomic::{
 use super::io::{msr, wrmsr};
 use super::task::Task;
 use super::usermode::HwState;
+use crate::context::Registers;
 use crate::cpu::MAX_CPUS;
 
 pub(super) const KERNEL_CODE: u16 = 0x10;
@@ -70,6 +71,8 @@ pub(super) struct CpuBlock {
     /// Physical address of the page table's root in CR3.
     pub root: AtomicU64,
     pub interrupts: AtomicU64,
+    /// What the last interrupt came to: instruction pointer, frame pointer, code selector.
+    pub interrupted: [AtomicU64; 3],
     /// See [`super::time`].
     pub timer_armed_tsc: AtomicU64,
     pub timer_armed_count: AtomicU32,
@@ -103,6 +106,7 @@ impl CpuBlock {
             hw_loaded: AtomicPtr::new(core::ptr::null_mut()),
             root: AtomicU64::new(0),
             interrupts: AtomicU64::new(0),
+            interrupted: [const { AtomicU64::new(0) }; 3],
             timer_armed_tsc: AtomicU64::new(0),
             timer_armed_count: AtomicU32::new(0),
             tss: Tss {
@@ -126,6 +130,18 @@ impl CpuBlock {
                 0,
                 0,
             ],
+        }
+    }
+
+    /// Remembers what an interrupt has come to.
+    #[inline]
+    pub(super) fn set_interrupted(&self, frame: &Registers) {
+        for (to, from) in self
+            .interrupted
+            .iter()
+            .zip([frame.rip, frame.rbp, frame.cs])
+        {
+            to.store(from, Relaxed);
         }
     }
 

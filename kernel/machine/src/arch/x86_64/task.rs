@@ -6,16 +6,20 @@ use alloc::vec::Vec;
 use core::arch::naked_asm;
 use core::cell::UnsafeCell;
 use core::mem::ManuallyDrop;
-use core::sync::atomic::{AtomicBool, AtomicU8, Ordering, Ordering::Relaxed};
+use core::ops::Range;
+use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, Ordering, Ordering::Relaxed};
 
 use super::io::{irq_disable, irq_restore};
 use super::kernel_map::map_stack;
 use super::paging::PageTable;
 use super::percpu::block;
-use super::usermode::save_live;
+use super::usermode::{HwState, save_live};
+use crate::backtrace::Backtrace;
+use crate::context::{Registers, UserContext};
+use crate::inspect::Interrupted;
 use crate::mem::{OutOfMemory, PAGE_SIZE};
 use crate::sync::IrqLock;
-use crate::task::Data;
+use crate::task::{Data, UserState};
 
 /// A kernel stack from [`map_stack`].
 struct Stack {
@@ -39,6 +43,8 @@ pub struct Task {
     data: Data,
     /// The address space to load when it runs; written by the task itself.
     page_table: UnsafeCell<Option<PageTable>>,
+    /// The program's registers while they are lent; written by the task itself, valid as long as it is not null.
+    lent: AtomicPtr<UserContext>,
 }
 
 // SAFETY: `rsp` and `page_table` are touched only by the CPU that has `on_cpu`, or by the task itself.
@@ -82,6 +88,7 @@ impl Task {
             stack: Some(stack),
             data: Data::new(),
             page_table: UnsafeCell::new(None),
+            lent: AtomicPtr::new(core::ptr::null_mut()),
         }))
     }
 
@@ -93,6 +100,107 @@ impl Task {
     /// Whether a CPU runs on its stack now.
     pub fn on_cpu(&self) -> bool {
         self.on_cpu.load(Ordering::Acquire) != 0
+    }
+
+    /// Keeps the task off every CPU while `look` runs, which must be short. `None` if it runs now, or has ended.
+    fn held<R>(&self, look: impl FnOnce() -> R) -> Option<R> {
+        let on = irq_disable();
+        // A CPU that wants to switch to it meanwhile waits, as it does for one that is still switching away.
+        let taken = self
+            .on_cpu
+            .compare_exchange(0, 1, Ordering::Acquire, Relaxed)
+            .is_ok();
+        let result = (taken && !self.ended.load(Relaxed)).then(look);
+        if taken {
+            self.on_cpu.store(0, Ordering::Release);
+        }
+        irq_restore(on);
+        result
+    }
+
+    fn stack_range(&self) -> Range<usize> {
+        self.stack.as_ref().map_or(0..usize::MAX, |stack| {
+            stack.bottom..stack.bottom + stack.size
+        })
+    }
+}
+
+pub(crate) fn backtrace_of(task: &Task) -> Option<Backtrace> {
+    task.held(|| {
+        // SAFETY: nobody runs the task, so nobody writes its saved stack pointer.
+        let rsp = unsafe { *task.rsp.get() } as usize;
+        // As `switch` left it: six registers, rbp last, and the return address.
+        let (frame, ip) = super::read_frame(rsp + 5 * 8)?;
+        Some(Backtrace::within(ip, frame, task.stack_range()))
+    })
+    .flatten()
+}
+
+/// Reads the lent registers.
+///
+/// # Safety
+/// The task must be held off every CPU, or be the current one.
+unsafe fn lent_registers(task: &Task) -> Option<Registers> {
+    let lent = task.lent.load(Ordering::Acquire);
+    // SAFETY: `lend` keeps it valid while the slot has it; the task itself, its only writer, is not writing now.
+    (!lent.is_null()).then(|| unsafe { (&raw const (*lent).regs).read_volatile() })
+}
+
+pub(crate) fn user_registers_of(task: &Task) -> Option<Registers> {
+    // SAFETY: it is held.
+    task.held(|| unsafe { lent_registers(task) }).flatten()
+}
+
+pub(crate) fn user_state_of(task: &Task) -> Option<UserState> {
+    // The memory for it is taken before interrupts go off.
+    let mut fp = alloc::vec![0; super::fp_state_size()];
+    let found = task.held(|| {
+        // SAFETY: it is held.
+        let regs = unsafe { lent_registers(task) }?;
+        let lent = task.lent.load(Ordering::Acquire);
+        // SAFETY: valid, as above. A box is a pointer; what the processor had of the state was saved when the task
+        // was switched away from.
+        let bases = unsafe {
+            let hw = (&raw const (*lent).hw)
+                .cast::<*const HwState>()
+                .read_volatile();
+            HwState::peek(hw, &mut fp)
+        };
+        Some((regs, bases))
+    });
+    let (regs, (fs_base, gs_base)) = found.flatten()?;
+    Some(UserState {
+        regs,
+        rflags: regs.rflags,
+        fs_base,
+        gs_base,
+        fp,
+    })
+}
+
+/// Makes `context` the one that the current task has lent; answers the one before.
+pub(crate) fn set_lent(context: *mut UserContext) -> *mut UserContext {
+    with_current_task(|task| task.lent.swap(context, Ordering::SeqCst))
+}
+
+/// The stack that this code runs on; everything for a CPU's first one.
+pub(crate) fn current_stack() -> Range<usize> {
+    with_current_task(|task| task.stack_range())
+}
+
+/// Instruction, stack and frame pointer of the current task's program.
+pub(crate) fn current_user() -> Option<(usize, usize, usize)> {
+    // SAFETY: the current task, which is not writing while it reads here.
+    let regs = with_current_task(|task| unsafe { lent_registers(task) })?;
+    Some((regs.rip as usize, regs.rsp as usize, regs.rbp as usize))
+}
+
+pub(crate) fn interrupted() -> Interrupted {
+    let [ip, frame, cs] = [0, 1, 2].map(|n| block().interrupted[n].load(Relaxed));
+    Interrupted {
+        user: cs & 3 != 0,
+        ip: ip as usize,
+        frame: frame as usize,
     }
 }
 
@@ -162,6 +270,7 @@ pub(super) fn adopt() {
         stack: None,
         data: Data::new(),
         page_table: UnsafeCell::new(None),
+        lent: AtomicPtr::new(core::ptr::null_mut()),
     });
     block()
         .current

@@ -197,6 +197,7 @@ enter_user:
 unsafe extern "C" {
     static trap_stubs: u8;
     fn syscall_entry();
+    #[expect(improper_ctypes, reason = "a marker without size")]
     pub(super) fn enter_user(registers: *mut Registers, by_sysret: u32);
     static patch_start: [u64; 2];
     static patch_end: [u64; 2];
@@ -315,7 +316,10 @@ extern "C" fn kernel_trap(frame: &mut Registers) {
     match frame.vector {
         14 => kernel_page_fault(frame),
         2 => irq::on_nmi(),
-        vector if vector >= 32 => irq::dispatch(vector as u8),
+        vector if vector >= 32 => {
+            block().set_interrupted(frame);
+            irq::dispatch(vector as u8);
+        }
         vector => crate::panic::fatal_trap(exception_name(vector), frame, 0),
     }
 }
@@ -339,8 +343,9 @@ fn kernel_page_fault(frame: &mut Registers) {
 
 /// Handles what ended user mode by an interrupt; interrupts are off.
 #[inline]
-pub(super) fn interrupt_from_user(vector: u64) {
-    irq::dispatch(vector as u8);
+pub(super) fn interrupt_from_user(frame: &Registers) {
+    block().set_interrupted(frame);
+    irq::dispatch(frame.vector as u8);
     block()
         .kick
         .store(false, core::sync::atomic::Ordering::Relaxed);

@@ -22,6 +22,7 @@ use crate::user::USER_END;
 const NOWHERE: u32 = u32::MAX;
 
 /// An aligned XSAVE area of [`xsave_size`] bytes.
+#[repr(transparent)]
 struct Area(NonNull<u8>);
 
 impl Area {
@@ -168,6 +169,24 @@ impl HwState {
                 wrmsr(msr::FS_BASE, self.fs as u64);
                 wrmsr(msr::KERNEL_GS_BASE, self.gs as u64);
             }
+        }
+    }
+
+    /// Segment bases and the bytes of the area, of a state that is in memory: its task is not on a CPU.
+    ///
+    /// # Safety
+    /// `this` must be valid, and its task held off every CPU while this runs.
+    pub(super) unsafe fn peek(this: *const Self, fp: &mut [u8]) -> (usize, usize) {
+        // SAFETY: by the caller's word nobody writes; the area is as long as `xsave_size`, which `fp` is cut to.
+        unsafe {
+            let area = (&raw const (*this).area)
+                .cast::<*const u8>()
+                .read_volatile();
+            super::io::copy(area, fp.as_mut_ptr(), fp.len().min(xsave_size()));
+            (
+                (&raw const (*this).fs).read_volatile(),
+                (&raw const (*this).gs).read_volatile(),
+            )
         }
     }
 
@@ -342,8 +361,8 @@ pub(crate) fn run_user(context: &mut UserContext) -> Trap {
                 addr,
             }
         }
-        vector => {
-            interrupt_from_user(vector);
+        _ => {
+            interrupt_from_user(regs);
             irq_restore(true);
             Trap::Interrupt
         }

@@ -1,0 +1,567 @@
+//! The sampling profiler: where all CPUs spend their time, in the program and in the kernel.
+//!
+//! While a profile runs, each CPU's timer interrupts it so many times a second and notes what it came upon: the thread,
+//! the kernel's frames and the program's, both by frame pointers (the program's through copies that can fail). A library
+//! without frame pointers shows its innermost function and, where that has not made a frame, its caller. Samples are
+//! gathered from the CPUs a few times a second and added up; names are looked for at the end.
+use alloc::boxed::Box;
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::fmt::Write;
+use core::ops::Range;
+use core::sync::atomic::{AtomicBool, Ordering};
+
+use errno::{Errno, Result};
+use machine::cpu::{MAX_CPUS, PerCpu};
+use machine::sync::IrqLock;
+use machine::time::{now_ns, wall_ns};
+
+use super::pprof;
+use super::stacks::follows_call;
+use super::symbols::{self, Place};
+use crate::mm::AddressSpace;
+use crate::mm::vma::VmProt;
+use crate::process::Process;
+use crate::thread::LinuxThread;
+use crate::trace::json_string;
+
+/// The most samples a second.
+pub const MAX_HZ: u32 = 1000;
+/// Frames of the program that are kept.
+const PROGRAM_FRAMES: usize = 96;
+/// Frames of the kernel that are kept.
+const KERNEL_FRAMES: usize = machine::backtrace::DEPTH;
+/// How often samples are taken off the CPUs.
+const GATHER_NS: u64 = 200_000_000;
+/// Different stacks that are told apart; samples of others are counted as lost.
+const MAX_STACKS: usize = 16_384;
+
+/// One sample as the interrupt leaves it.
+#[derive(Clone)]
+struct Raw {
+    thread: u64,
+    kernel_len: usize,
+    program_len: usize,
+    kernel: [usize; KERNEL_FRAMES],
+    program: [usize; PROGRAM_FRAMES],
+}
+
+/// What one CPU has sampled since it was last looked at.
+struct Ring {
+    samples: Box<[Raw]>,
+    len: usize,
+    idle: u64,
+    lost: u64,
+}
+
+static RINGS: PerCpu<IrqLock<Option<Ring>>> = PerCpu::new([const { IrqLock::new(None) }; MAX_CPUS]);
+static RUNNING: AtomicBool = AtomicBool::new(false);
+
+/// In the timer's interrupt.
+fn sample(thread: Option<u64>) {
+    let mut slot = RINGS.get().lock();
+    let Some(ring) = slot.as_mut() else {
+        return;
+    };
+    let Some(thread) = thread else {
+        ring.idle += 1;
+        return;
+    };
+    let Some(raw) = ring.samples.get_mut(ring.len) else {
+        ring.lost += 1;
+        return;
+    };
+    ring.len += 1;
+    raw.thread = thread;
+    raw.kernel_len = 0;
+    if let Some(frames) = machine::inspect::kernel_frames() {
+        let frames = frames.addresses();
+        raw.kernel_len = frames.len();
+        raw.kernel[..frames.len()].copy_from_slice(frames);
+    }
+    raw.program_len = machine::inspect::user_frames(&mut raw.program);
+}
+
+/// A stack that was sampled: its thread, frames innermost first.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Stack {
+    thread: u64,
+    kernel: Box<[usize]>,
+    program: Box<[usize]>,
+}
+
+/// What a profile has gathered.
+pub struct Profile {
+    counts: BTreeMap<Stack, u64>,
+    threads: BTreeMap<u64, (i32, String)>,
+    /// Samples of CPUs that had nothing to do.
+    pub idle: u64,
+    /// Samples for which there was no room.
+    pub lost: u64,
+    /// Samples a second on each CPU.
+    pub hz: u32,
+    /// How long it ran.
+    pub duration_ns: u64,
+    start_unix_ns: u64,
+}
+
+/// Samples all CPUs `hz` times a second until `go_on`, asked a few times a second, says no or `duration_ns` is over.
+///
+/// # Errors
+/// `EBUSY` while another profile runs; `EINVAL` for a rate of 0 or above [`MAX_HZ`]; `ENOMEM`.
+pub fn run(
+    process: &Process,
+    hz: u32,
+    duration_ns: u64,
+    mut go_on: impl FnMut() -> bool,
+) -> Result<Profile> {
+    if !(1..=MAX_HZ).contains(&hz) {
+        return Err(Errno::EINVAL);
+    }
+    if RUNNING.swap(true, Ordering::SeqCst) {
+        return Err(Errno::EBUSY);
+    }
+    let result = run_alone(process, hz, duration_ns, &mut go_on);
+    for ring in RINGS.iter() {
+        let gone = ring.lock().take();
+        drop(gone);
+    }
+    RUNNING.store(false, Ordering::SeqCst);
+    result
+}
+
+fn run_alone(
+    process: &Process,
+    hz: u32,
+    duration_ns: u64,
+    go_on: &mut dyn FnMut() -> bool,
+) -> Result<Profile> {
+    // Twice what comes between two gatherings.
+    let room = (u64::from(hz) * GATHER_NS / 1_000_000_000 * 2 + 16) as usize;
+    let empty = Raw {
+        thread: 0,
+        kernel_len: 0,
+        program_len: 0,
+        kernel: [0; KERNEL_FRAMES],
+        program: [0; PROGRAM_FRAMES],
+    };
+    for cpu in 0..machine::cpu::count() {
+        let mut samples = Vec::new();
+        samples.try_reserve_exact(room).map_err(|_| Errno::ENOMEM)?;
+        samples.resize(room, empty.clone());
+        *RINGS.on(cpu).lock() = Some(Ring {
+            samples: samples.into_boxed_slice(),
+            len: 0,
+            idle: 0,
+            lost: 0,
+        });
+    }
+    let start = now_ns();
+    let mut profile = Profile {
+        counts: BTreeMap::new(),
+        threads: BTreeMap::new(),
+        idle: 0,
+        lost: 0,
+        hz,
+        duration_ns: 0,
+        start_unix_ns: wall_ns(),
+    };
+    if !sched::start_sampling(1_000_000_000 / u64::from(hz), sample) {
+        return Err(Errno::EBUSY);
+    }
+    let end = start.saturating_add(duration_ns);
+    while now_ns() < end && go_on() {
+        let _ = sched::sleep_until_ns((now_ns() + GATHER_NS).min(end));
+        profile.gather(process, &empty);
+    }
+    sched::stop_sampling();
+    profile.gather(process, &empty);
+    profile.duration_ns = now_ns() - start;
+    Ok(profile)
+}
+
+impl Profile {
+    /// Takes the samples off the CPUs.
+    fn gather(&mut self, process: &Process, empty: &Raw) {
+        let mut raw = empty.clone();
+        for slot in RINGS.iter().take(machine::cpu::count()) {
+            loop {
+                // One at a time: interrupts are off meanwhile.
+                let mut guard = slot.lock();
+                let Some(ring) = guard.as_mut() else {
+                    break;
+                };
+                self.idle += core::mem::take(&mut ring.idle);
+                self.lost += core::mem::take(&mut ring.lost);
+                let Some(last) = ring.len.checked_sub(1) else {
+                    break;
+                };
+                raw.clone_from(&ring.samples[last]);
+                ring.len = last;
+                drop(guard);
+                self.add(&raw);
+            }
+        }
+        self.name_threads(process);
+    }
+
+    fn add(&mut self, raw: &Raw) {
+        let stack = Stack {
+            thread: raw.thread,
+            kernel: raw.kernel[..raw.kernel_len].into(),
+            program: raw.program[..raw.program_len].into(),
+        };
+        if let Some(count) = self.counts.get_mut(&stack) {
+            *count += 1;
+        } else if self.counts.len() < MAX_STACKS {
+            self.counts.insert(stack, 1);
+        } else {
+            self.lost += 1;
+        }
+    }
+
+    /// Remembers the names of threads that were seen first since the last time: they may end.
+    fn name_threads(&mut self, process: &Process) {
+        let known = |id: &u64| self.threads.contains_key(id);
+        if self.counts.keys().all(|stack| known(&stack.thread)) {
+            return;
+        }
+        for thread in sched::threads() {
+            let tid = thread.ext::<LinuxThread>().map_or(0, |t| t.tid);
+            self.threads.insert(thread.id(), (tid, thread.name()));
+        }
+        for stack in self.counts.keys() {
+            let name = || (0, process.name());
+            self.threads.entry(stack.thread).or_insert_with(name);
+        }
+    }
+
+    /// How many samples found a CPU at work.
+    pub fn samples(&self) -> u64 {
+        self.counts.values().sum()
+    }
+
+    fn thread(&self, id: u64) -> (i32, &str) {
+        self.threads
+            .get(&id)
+            .map_or((0, "?"), |(tid, name)| (*tid, name.as_str()))
+    }
+
+    /// Folded stacks, a line each: `thread;outer;inner count`. Frames of the kernel end in `_[k]`.
+    pub fn folded(&self, process: &Process) -> String {
+        let mut sums: BTreeMap<String, u64> = BTreeMap::new();
+        let names = Names::find(process, self);
+        for (stack, count) in &self.counts {
+            let mut line = clean(self.thread(stack.thread).1);
+            for frame in names.frames(stack).iter().rev() {
+                line.push(';');
+                line.push_str(&clean(&names.label(*frame)));
+            }
+            *sums.entry(line).or_insert(0) += count;
+        }
+        let mut out = String::new();
+        for (line, count) in sums {
+            let _ = writeln!(out, "{line} {count}");
+        }
+        out
+    }
+
+    /// As JSON: `{"hz":...,"duration_ns":...,"samples":...,"idle":...,"lost":...,"stacks":[{"thread":...,"tid":...,
+    /// "count":...,"frames":[outermost first]}]}`.
+    pub fn json(&self, process: &Process) -> String {
+        let names = Names::find(process, self);
+        let mut out = format!(
+            "{{\"hz\":{},\"duration_ns\":{},\"samples\":{},\"idle\":{},\"lost\":{},\"stacks\":[",
+            self.hz,
+            self.duration_ns,
+            self.samples(),
+            self.idle,
+            self.lost
+        );
+        for (n, (stack, count)) in self.counts.iter().enumerate() {
+            let (tid, name) = self.thread(stack.thread);
+            out.push_str(if n == 0 {
+                "{\"thread\":"
+            } else {
+                ",{\"thread\":"
+            });
+            json_string(&mut out, name);
+            let _ = write!(out, ",\"tid\":{tid},\"count\":{count},\"frames\":[");
+            for (n, frame) in names.frames(stack).iter().rev().enumerate() {
+                if n > 0 {
+                    out.push(',');
+                }
+                json_string(&mut out, &names.label(*frame));
+            }
+            out.push_str("]}");
+        }
+        out.push_str("]}");
+        out
+    }
+
+    /// In pprof's form, not compressed.
+    pub fn pprof(&self, process: &Process) -> Vec<u8> {
+        let names = Names::find(process, self);
+        // The program's own file is to be the first; the kernel comes last.
+        let areas = names.areas.iter().map(|area| pprof::Mapping {
+            start: area.range.start as u64,
+            end: area.range.end as u64,
+            offset: area.offset,
+            file: area.file.clone(),
+        });
+        let mut mappings: Vec<pprof::Mapping> = areas.collect();
+        mappings.push(pprof::Mapping {
+            start: KERNEL_START as u64,
+            end: u64::MAX,
+            offset: 0,
+            file: "[kernel]".into(),
+        });
+        let mut index: BTreeMap<Frame, usize> = BTreeMap::new();
+        let mut locations = Vec::new();
+        let mut samples = Vec::new();
+        for (stack, count) in &self.counts {
+            let mut ids = Vec::new();
+            for frame in names.frames(stack) {
+                let id = *index.entry(frame).or_insert(locations.len());
+                if id == locations.len() {
+                    locations.push(names.location(frame));
+                }
+                ids.push(id);
+            }
+            let (tid, name) = self.thread(stack.thread);
+            samples.push(pprof::Sample {
+                locations: ids,
+                count: *count,
+                thread: name.into(),
+                tid: tid.into(),
+            });
+        }
+        let times = pprof::Times {
+            start_unix_ns: self.start_unix_ns,
+            duration_ns: self.duration_ns,
+            period_ns: 1_000_000_000 / u64::from(self.hz),
+        };
+        pprof::profile(&samples, &locations, &mappings, &times)
+    }
+}
+
+/// The kernel's half of the addresses.
+const KERNEL_START: usize = 0xffff_8000_0000_0000;
+
+/// What separates frames, and what ends the line, may not be in a name.
+fn clean(name: &str) -> String {
+    name.replace(';', ":").replace('\n', " ")
+}
+
+/// A frame to be shown: the address of the instruction or of the call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Frame {
+    Kernel(usize),
+    Program(usize),
+}
+
+/// An area with code.
+struct Area {
+    range: Range<usize>,
+    offset: u64,
+    file: String,
+}
+
+/// What is known of the addresses of a profile.
+struct Names {
+    areas: Vec<Area>,
+    /// Words on top of stacks that are return addresses.
+    returns: BTreeSet<usize>,
+    places: BTreeMap<usize, Place>,
+}
+
+impl Names {
+    fn find(process: &Process, profile: &Profile) -> Names {
+        let mm: &AddressSpace = &process.mm;
+        let areas = mm
+            .map_lines()
+            .into_iter()
+            .filter(|line| line.prot.contains(VmProt::EXEC))
+            .map(|line| Area {
+                range: line.range,
+                offset: line.offset,
+                file: String::from_utf8_lossy(&line.file.path).into_owned(),
+            })
+            .collect();
+        let mut names = Names {
+            areas,
+            returns: BTreeSet::new(),
+            places: BTreeMap::new(),
+        };
+        for stack in profile.counts.keys() {
+            if let Some(top) = stack.program.get(1)
+                && names.area(*top).is_some()
+                && follows_call(mm, *top)
+            {
+                names.returns.insert(*top);
+            }
+        }
+        let wanted: BTreeSet<usize> = profile
+            .counts
+            .keys()
+            .flat_map(|stack| names.frames(stack))
+            .filter_map(|frame| match frame {
+                Frame::Program(address) => Some(address),
+                Frame::Kernel(_) => None,
+            })
+            .collect();
+        names.places = symbols::resolve(process, wanted);
+        names
+    }
+
+    fn area(&self, address: usize) -> Option<usize> {
+        let n = self.areas.partition_point(|area| area.range.end <= address);
+        self.areas
+            .get(n)
+            .is_some_and(|area| area.range.contains(&address))
+            .then_some(n)
+    }
+
+    /// The frames of a stack, innermost first. Return addresses are turned into those of their calls.
+    fn frames(&self, stack: &Stack) -> Vec<Frame> {
+        let mut frames: Vec<Frame> = stack
+            .kernel
+            .iter()
+            .enumerate()
+            .map(|(n, address)| Frame::Kernel(address - usize::from(n > 0)))
+            .collect();
+        let Some((ip, rest)) = stack.program.split_first() else {
+            return frames;
+        };
+        frames.push(Frame::Program(*ip));
+        let (top, chain) = match rest.split_first() {
+            Some((top, chain)) => (*top, chain),
+            None => (0, rest),
+        };
+        if self.returns.contains(&top) && chain.first() != Some(&top) {
+            frames.push(Frame::Program(top - 1));
+        }
+        // Where frame pointers end, what follows is no code.
+        let sound = chain
+            .iter()
+            .map_while(|address| self.area(*address).map(|_| Frame::Program(address - 1)));
+        frames.extend(sound);
+        frames
+    }
+
+    fn label(&self, frame: Frame) -> String {
+        match frame {
+            Frame::Kernel(address) => match symbols::kernel(address) {
+                Some((name, _)) => format!("{name}_[k]"),
+                None => format!("{address:#x}_[k]"),
+            },
+            Frame::Program(address) => match self.places.get(&address) {
+                Some(place) => place.label(address),
+                None => format!("{address:#x}"),
+            },
+        }
+    }
+
+    fn location(&self, frame: Frame) -> pprof::Location {
+        let (address, mapping, file) = match frame {
+            Frame::Kernel(address) => {
+                let last = self.areas.len();
+                (address, Some(last), String::from("[kernel]"))
+            }
+            Frame::Program(address) => {
+                let area = self.area(address);
+                let file = area.map_or(String::new(), |n| self.areas[n].file.clone());
+                (address, area, file)
+            }
+        };
+        pprof::Location {
+            address: address as u64,
+            mapping,
+            function: self.label(frame),
+            file,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names() -> Names {
+        let place = |name: &str| Place {
+            file: "/bin/x".into(),
+            offset: 0,
+            symbol: Some((name.into(), 0)),
+        };
+        Names {
+            areas: vec![Area {
+                range: 0x1000..0x2000,
+                offset: 0,
+                file: "/bin/x".into(),
+            }],
+            returns: BTreeSet::from([0x1100]),
+            places: BTreeMap::from([
+                (0x1050, place("leaf")),
+                (0x10ff, place("caller")),
+                (0x11ff, place("main;x")),
+            ]),
+        }
+    }
+
+    fn stack(program: &[usize]) -> Stack {
+        Stack {
+            thread: 1,
+            kernel: Box::new([]),
+            program: program.into(),
+        }
+    }
+
+    #[test]
+    fn a_stack_ends_where_no_code_is_and_gets_back_its_frameless_caller() {
+        let names = names();
+        let frames = |program: &[usize]| -> Vec<String> {
+            let frames = names.frames(&stack(program));
+            frames.iter().map(|frame| names.label(*frame)).collect()
+        };
+        assert_eq!(
+            frames(&[0x1050, 0x1100, 0x1200, 0x9999, 0x1200]),
+            ["leaf", "caller", "main;x"]
+        );
+        // The top of the stack is the return address of a frame that was made, or something else.
+        assert_eq!(frames(&[0x1050, 0x1100, 0x1100]), ["leaf", "caller"]);
+        assert_eq!(frames(&[0x1050, 0x1234, 0x1200]), ["leaf", "main;x"]);
+        assert_eq!(frames(&[0x7777, 0]), ["0x7777"]);
+        assert_eq!(clean("main;x\n"), "main:x ");
+    }
+
+    #[test]
+    fn samples_are_added_up_to_a_bound() {
+        let mut profile = Profile {
+            counts: BTreeMap::new(),
+            threads: BTreeMap::new(),
+            idle: 0,
+            lost: 0,
+            hz: 99,
+            duration_ns: 1,
+            start_unix_ns: 0,
+        };
+        let mut raw = Raw {
+            thread: 1,
+            kernel_len: 1,
+            program_len: 2,
+            kernel: [7; KERNEL_FRAMES],
+            program: [0x1050; PROGRAM_FRAMES],
+        };
+        profile.add(&raw);
+        profile.add(&raw);
+        assert_eq!((profile.samples(), profile.counts.len()), (2, 1));
+        for n in 0..MAX_STACKS {
+            // One that was not seen: the last finds no room.
+            raw.program[0] = 0x10_0000 + n;
+            profile.add(&raw);
+        }
+        assert_eq!((profile.counts.len(), profile.lost), (MAX_STACKS, 1));
+    }
+}
