@@ -11,6 +11,7 @@
 extern crate alloc;
 
 mod arp;
+pub mod capture;
 mod checksum;
 pub mod config;
 mod dhcp;

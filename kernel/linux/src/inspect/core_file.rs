@@ -99,12 +99,12 @@ fn build(process: &'static Process, threads: &[ThreadState], signal: i32) -> Cor
     };
     let threads: Vec<ThreadNote<'_>> = threads
         .iter()
-        .enumerate()
-        .map(|(n, thread)| ThreadNote {
+        .map(|thread| ThreadNote {
             tid: thread.tid,
             state: &thread.state,
             syscall: thread.syscall,
-            signal: if n == 0 { signal } else { 0 },
+            // As Linux: debuggers take the last thread's word for it.
+            signal,
             held: signals(thread.tid).0.0,
             pending: signals(thread.tid).1.0,
             times_ns: times(thread.tid),

@@ -1,0 +1,5 @@
+//! Captures of what passes an interface: the filter language, and the file format that Wireshark reads.
+pub mod filter;
+pub mod pcapng;
+
+pub use filter::Filter;
