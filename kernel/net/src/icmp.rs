@@ -154,7 +154,8 @@ fn quoted(stack: &Stack, mut error: IcmpError, inner: &[u8], now: u64) {
             );
         }
         proto::UDP => {
-            crate::udp::icmp_error(stack, (local, ports.0), (remote, ports.1), &error, now)
+            let (local, remote) = ((local, ports.0), (remote, ports.1));
+            crate::udp::icmp_error(stack, local, remote, &error, &l4[8..], now);
         }
         _ => {}
     }

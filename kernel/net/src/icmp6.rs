@@ -100,7 +100,8 @@ fn quoted(stack: &Stack, error: IcmpError, inner: &[u8], now: u64) {
             crate::tcp::input::icmp_error(stack, local, remote, seq, &error, now);
         }
         proto::UDP => {
-            crate::udp::icmp_error(stack, (local, port(0)), (remote, port(2)), &error, now);
+            let (local, remote) = ((local, port(0)), (remote, port(2)));
+            crate::udp::icmp_error(stack, local, remote, &error, &l4[8..], now);
         }
         _ => {}
     }

@@ -136,6 +136,8 @@ options! {
     AcceptConn(bool),
     /// `SO_INCOMING_CPU`, read only.
     IncomingCpu(u32),
+    /// `SO_RXQ_OVFL`: deliver [`Control::Dropped`](crate::Control::Dropped).
+    RxqOvfl(bool),
     /// `SO_ZEROCOPY`.
     ZeroCopy(bool),
     /// `SO_BUSY_POLL` in microseconds.
@@ -246,6 +248,10 @@ options! {
     RecvErr6(bool),
     /// `IPV6_MTU_DISCOVER`.
     MtuDiscover6(MtuDiscover),
+    /// `IPV6_DONTFRAG`: a datagram that is too large is `EMSGSIZE`.
+    DontFrag6(bool),
+    /// `IPV6_RECVORIGDSTADDR`.
+    RecvOrigDstAddr6(bool),
     /// `IPV6_MTU`.
     Mtu6(u32),
     /// `ICMP_FILTER` of a raw ICMP socket: a set bit blocks that type.

@@ -139,6 +139,8 @@ pub enum Control {
     TClass(u8),
     /// When it arrived, in nanoseconds of the engine's clock (`SO_TIMESTAMP*`).
     Timestamp(u64),
+    /// How many datagrams were dropped for want of room before this one (`SO_RXQ_OVFL`).
+    Dropped(u32),
     /// `UDP_SEGMENT` when sending, `UDP_GRO` when receiving: bytes of each datagram.
     UdpSegment(u16),
     /// `IP_ORIGDSTADDR`.

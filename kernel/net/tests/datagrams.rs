@@ -482,3 +482,129 @@ fn ports_and_addresses() {
     assert_eq!(six.accept().unwrap().peer_addr(), client.local_addr());
     assert_eq!(client.connect(None), Ok(()));
 }
+
+fn query(sport: u16, data: &[u8]) -> Vec<u8> {
+    let datagram = udp(peer(), host(1), sport, 53, data);
+    ip_frame([2, 0, 0, 0, 0, 1], peer(), host(1), 17, &datagram)
+}
+
+#[test]
+fn datagrams_of_a_flow_are_merged_for_who_asks() {
+    let mut s = Script::new();
+    let socket = s.socket(Kind::Dgram);
+    socket.bind(to(Ipv4Addr::UNSPECIFIED, 53)).unwrap();
+    socket.set_option(Opt::UdpGro(true)).unwrap();
+    // Three alike and a shorter last; then another after that, another flow, and a longer one.
+    for (port, data) in [
+        (99, &b"aaaa"[..]),
+        (99, b"bbbb"),
+        (99, b"cccc"),
+        (99, b"d"),
+        (99, b"e"),
+        (98, b"ffff"),
+        (98, b"ggggg"),
+    ] {
+        s.inject(&query(port, data));
+    }
+    let (data, meta) = recv(&socket).unwrap();
+    assert_eq!(data, b"aaaabbbbccccd");
+    assert_eq!(meta.control, [Control::UdpSegment(4)]);
+    for alone in [&b"e"[..], b"ffff", b"ggggg"] {
+        let (data, meta) = recv(&socket).unwrap();
+        assert_eq!((&data[..], meta.control.len()), (alone, 0));
+    }
+    assert_eq!(recv(&socket).err(), Some(Errno::EAGAIN));
+    socket.close();
+    assert_eq!(s.stack.memory(), 0);
+}
+
+#[test]
+fn parts_held_back_go_as_one() {
+    let mut s = Script::new();
+    let socket = s.socket(Kind::Dgram);
+    let more = SendMeta {
+        to: Some(to(peer(), 7)),
+        flags: MsgFlags::MORE,
+        ..SendMeta::default()
+    };
+    let part = |bytes: &[u8]| socket.send(&mut SliceSource::new(bytes), &more);
+    assert_eq!(part(b"one "), Ok(4));
+    assert_eq!(part(b"two "), Ok(4));
+    assert!(sent_udp(&mut s).is_empty());
+    assert_eq!(send_to(&socket, to(peer(), 8), b"three"), Ok(5));
+    let frames = sent_udp(&mut s);
+    assert_eq!(frames.len(), 1);
+    assert_eq!(frames[0][36..38], [0, 7], "the first destination");
+    assert_eq!(&frames[0][42..], b"one two three");
+    // The option does the same, until it is taken back.
+    socket.set_option(Opt::UdpCork(true)).unwrap();
+    send_to(&socket, to(peer(), 9), b"held").unwrap();
+    assert!(sent_udp(&mut s).is_empty());
+    socket.set_option(Opt::UdpCork(false)).unwrap();
+    assert_eq!(&sent_udp(&mut s)[0][42..], b"held");
+    // Too much of it is lost as a whole.
+    let most = vec![0; 65_000];
+    assert_eq!(socket.send(&mut SliceSource::new(&most), &more), Ok(65_000));
+    let answer = socket.send(&mut SliceSource::new(&most), &more);
+    assert_eq!(answer, Err(Errno::EMSGSIZE));
+    assert!(sent_udp(&mut s).is_empty());
+    assert_eq!(send_to(&socket, to(peer(), 7), b"new"), Ok(3));
+    assert_eq!(&sent_udp(&mut s)[0][42..], b"new");
+}
+
+#[test]
+fn errors_wait_with_the_data_they_are_about() {
+    let mut s = Script::new();
+    let socket = s.socket(Kind::Dgram);
+    socket.set_option(Opt::RecvErr(true)).unwrap();
+    send_to(&socket, to(peer(), 99), b"lost").unwrap();
+    let frame = sent_udp(&mut s).remove(0);
+    let mut icmp = vec![3, 3, 0, 0, 0, 0, 0, 0];
+    icmp.extend_from_slice(&frame[14..]);
+    let sum = !fold(&icmp, 0);
+    icmp[2..4].copy_from_slice(&sum.to_be_bytes());
+    s.inject(&ip_frame([2, 0, 0, 0, 0, 1], peer(), host(1), 1, &icmp));
+    let mut sink = VecSink::new(100);
+    let meta = socket.recv(&mut sink, MsgFlags::ERRQUEUE).unwrap();
+    assert_eq!(sink.into_bytes(), b"lost");
+    assert_eq!(meta.from, Some(to(peer(), 99)));
+    let [Control::RecvErr(error)] = meta.control[..] else {
+        panic!("no extended error");
+    };
+    assert_eq!((error.errno, error.origin), (Errno::ECONNREFUSED, 2));
+    // What is too large for the way is told there as well.
+    socket.take_error();
+    socket
+        .set_option(Opt::MtuDiscover(MtuDiscover::Do))
+        .unwrap();
+    let answer = send_to(&socket, to(peer(), 99), &[0; 3000]);
+    assert_eq!(answer, Err(Errno::EMSGSIZE));
+    let meta = socket
+        .recv(&mut VecSink::new(0), MsgFlags::ERRQUEUE)
+        .unwrap();
+    let [Control::RecvErr(error)] = meta.control[..] else {
+        panic!("no extended error");
+    };
+    assert_eq!((error.origin, error.info), (1, 1500));
+}
+
+#[test]
+fn a_receiver_hears_what_it_missed() {
+    let mut s = Script::new();
+    let socket = s.socket(Kind::Dgram);
+    socket.bind(to(Ipv4Addr::UNSPECIFIED, 53)).unwrap();
+    socket.set_option(Opt::RxqOvfl(true)).unwrap();
+    socket.set_option(Opt::RcvBuf(0)).unwrap();
+    for _ in 0..20 {
+        s.inject(&query(99, &[0; 500]));
+    }
+    let mut kept = 0;
+    while let Ok((_, meta)) = recv(&socket) {
+        assert!(meta.control.is_empty());
+        kept += 1;
+    }
+    assert!(kept > 0 && kept < 20);
+    s.inject(&query(99, b"later"));
+    let (_, meta) = recv(&socket).unwrap();
+    assert_eq!(meta.control, [Control::Dropped(20 - kept)]);
+}

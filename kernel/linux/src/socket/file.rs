@@ -3,7 +3,6 @@
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::any::Any;
-use core::sync::atomic::{AtomicBool, Ordering};
 
 use errno::{Errno, Result};
 use fs::{File, Metadata, OpenFile, OpenFlags};
@@ -11,9 +10,11 @@ use iobuf::{Sink, Source};
 use net::{MsgFlags, Shutdown};
 use sched::poll::{Events, Pollee};
 
-use super::addr::{AF_UNIX, Address};
+use super::addr::{AF_INET, AF_INET6, AF_UNIX, Address};
+use super::common::{Common, Stamps};
+use super::completion::{Completions, Skip};
 use super::ops::{Received, SendMsg, SocketOps};
-use super::option::{self as so, Common, SOL_SOCKET, int};
+use super::option::{self as so, SOL_SOCKET};
 use crate::files::anon::{AnonInode, Home};
 use crate::files::blocking::{any, wait};
 use crate::files::readiness::with_norms;
@@ -32,8 +33,8 @@ const SIOCGPGRP: u32 = 0x8904;
 pub struct SocketFile {
     ops: Arc<dyn SocketOps>,
     common: Common,
-    /// `SO_TIMESTAMP` asks for microseconds, `SO_TIMESTAMPNS` for nanoseconds.
-    timestamp_ns: AtomicBool,
+    /// Sends with `MSG_ZEROCOPY` whose end was not told yet.
+    completions: Completions,
     inode: AnonInode,
 }
 
@@ -54,7 +55,7 @@ impl SocketFile {
         Arc::new(SocketFile {
             ops,
             common: Common::new(),
-            timestamp_ns: AtomicBool::new(false),
+            completions: Completions::default(),
             inode: AnonInode::new(Home::Sockets),
         })
     }
@@ -69,9 +70,16 @@ impl SocketFile {
         self.inode.ino()
     }
 
-    /// Whether time stamps are told in nanoseconds.
-    pub fn timestamp_in_ns(&self) -> bool {
-        self.timestamp_ns.load(Ordering::Relaxed)
+    /// Which control messages tell when something arrived.
+    pub fn stamps(&self) -> Stamps {
+        self.common.stamps()
+    }
+
+    /// Whether the mark of what arrived is told (`SO_RCVMARK`).
+    pub fn tells_mark(&self) -> bool {
+        self.common.has(so::SO_RCVMARK)
+            && !self.ops.kind().is_stream()
+            && self.ops.family() != AF_UNIX
     }
 
     fn wait_for(&self, wanted: Events, deadline_ns: Option<u64>) -> Result<()> {
@@ -91,11 +99,9 @@ impl SocketFile {
                 Err(Errno::EAGAIN) if !nonblock => {}
                 Ok(ops) => {
                     let file = SocketFile::new(ops);
-                    file.common.set_linger(
-                        self.common
-                            .linger_s()
-                            .and_then(|seconds| u32::try_from(seconds).ok()),
-                    );
+                    if matches!(self.ops.family(), AF_INET | AF_INET6) {
+                        file.common.inherit(&self.common);
+                    }
                     return Ok(file);
                 }
                 Err(error) => return Err(error),
@@ -178,6 +184,10 @@ impl SocketFile {
                 break Err(interrupted(error, deadline));
             }
         };
+        if total > 0 && msg.flags.contains(MsgFlags::ZEROCOPY) && self.common.has(so::SO_ZEROCOPY) {
+            self.completions.add();
+            self.ops.pollee().notify(Events::ERR);
+        }
         match result {
             Err(_) if total > 0 => Ok(total),
             Err(Errno::EPIPE) => {
@@ -200,12 +210,78 @@ impl SocketFile {
     /// # Errors
     /// `EAGAIN`, `ERESTARTSYS`, and the family's.
     pub fn recv(&self, sink: &mut dyn Sink, flags: MsgFlags, nonblock: bool) -> Result<Received> {
-        let nonblock =
-            nonblock || flags.contains(MsgFlags::DONTWAIT) || flags.contains(MsgFlags::ERRQUEUE);
+        if flags.contains(MsgFlags::ERRQUEUE) {
+            return match self.completions.take() {
+                Some(done) => Ok(done),
+                None => self.ops.recv(sink, flags),
+            };
+        }
+        let is_stream = self.ops.kind().is_stream();
+        if is_stream
+            && flags.contains(MsgFlags::PEEK)
+            && let Some(off) = self.common.peek_off()
+        {
+            return self.peek_from(off, sink, flags, nonblock);
+        }
+        let enough = match (is_stream, flags.contains(MsgFlags::WAITALL)) {
+            (true, _) if flags.contains(MsgFlags::PEEK) => 1,
+            (true, true) => usize::MAX,
+            (true, false) => self.common.receive_low(),
+            (false, _) => 1,
+        };
+        let received = self.receive(sink, flags, nonblock, enough)?;
+        if is_stream {
+            self.common.taken(received.len);
+        }
+        Ok(received)
+    }
+
+    /// Peeks from byte `off` of what is queued (`SO_PEEK_OFF`).
+    fn peek_from(
+        &self,
+        off: usize,
+        sink: &mut dyn Sink,
+        flags: MsgFlags,
+        nonblock: bool,
+    ) -> Result<Received> {
+        let nonblock = nonblock || flags.contains(MsgFlags::DONTWAIT);
         let deadline = self.common.receive_deadline();
-        let for_all = flags.contains(MsgFlags::WAITALL)
-            && self.ops.kind().is_stream()
-            && !flags.contains(MsgFlags::PEEK);
+        loop {
+            let received = self.receive(&mut Skip::new(sink, off), flags, nonblock, 1)?;
+            let ended = || {
+                self.ops
+                    .poll()
+                    .intersects(Events::RDHUP | Events::HUP | Events::ERR)
+            };
+            if received.len > off || received.len == 0 || ended() {
+                let len = received.len.saturating_sub(off);
+                self.common.peeked(len);
+                return Ok(Received {
+                    len,
+                    full_len: len,
+                    ..received
+                });
+            }
+            if nonblock {
+                return Err(Errno::EAGAIN);
+            }
+            wait(self.ops.pollee(), deadline, || {
+                ended() || self.ops.input_queued().is_ok_and(|queued| queued > off)
+            })
+            .map_err(|error| interrupted(error, deadline))?;
+        }
+    }
+
+    /// Receives at least `enough` bytes, or as many as there is room for, or what came until the end.
+    fn receive(
+        &self,
+        sink: &mut dyn Sink,
+        flags: MsgFlags,
+        nonblock: bool,
+        enough: usize,
+    ) -> Result<Received> {
+        let nonblock = nonblock || flags.contains(MsgFlags::DONTWAIT);
+        let deadline = self.common.receive_deadline();
         let mut total: Option<Received> = None;
         loop {
             match self.ops.recv(sink, flags) {
@@ -220,7 +296,7 @@ impl SocketFile {
                             sum
                         }
                     };
-                    if !for_all || ended {
+                    if ended || sum.len >= enough {
                         return Ok(sum);
                     }
                     total = Some(sum);
@@ -255,19 +331,7 @@ impl SocketFile {
     /// `ENOPROTOOPT`, `EINVAL`, ...
     pub fn set_option(&self, level: i32, name: i32, value: &[u8]) -> Result<()> {
         if level == SOL_SOCKET {
-            if let Some(result) = self.common.set(name, value) {
-                return result;
-            }
-            match name {
-                so::SO_LINGER => self.common.set_linger(so::parse_linger(value)?),
-                so::SO_TIMESTAMPNS | so::SO_TIMESTAMPNS_NEW => {
-                    self.timestamp_ns.store(true, Ordering::Relaxed);
-                }
-                so::SO_TIMESTAMP | so::SO_TIMESTAMP_NEW => {
-                    self.timestamp_ns.store(false, Ordering::Relaxed);
-                }
-                _ => {}
-            }
+            return self.common.set(&*self.ops, name, value);
         }
         self.ops.set_option(level, name, value)
     }
@@ -278,21 +342,10 @@ impl SocketFile {
     /// `ENOPROTOOPT`, ...
     pub fn option(&self, level: i32, name: i32, len: usize) -> Result<Vec<u8>> {
         if level == SOL_SOCKET {
-            if let Some(value) = self.common.get(name) {
-                return Ok(value);
+            if name == so::SO_COOKIE {
+                return Ok(self.inode.ino().to_ne_bytes().to_vec());
             }
-            match name {
-                so::SO_TYPE => return Ok(int(self.ops.kind() as i32)),
-                so::SO_DOMAIN => return Ok(int(i32::from(self.ops.family()))),
-                so::SO_PROTOCOL => return Ok(int(self.ops.protocol())),
-                so::SO_ACCEPTCONN => return Ok(int(i32::from(self.ops.is_listening()))),
-                so::SO_COOKIE => return Ok(self.inode.ino().to_ne_bytes().to_vec()),
-                so::SO_ERROR => {
-                    let error = self.ops.take_error();
-                    return Ok(int(error.map_or(0, |error| i32::from(error.raw()))));
-                }
-                _ => {}
-            }
+            return self.common.get(&*self.ops, name, len);
         }
         self.ops.option(level, name, len)
     }
@@ -336,6 +389,12 @@ impl File for SocketFile {
 
     fn poll(&self) -> Events {
         let mut events = with_norms(self.ops.poll());
+        if self.completions.any() {
+            events |= Events::ERR;
+        }
+        if events.contains(Events::ERR) && self.common.has(so::SO_SELECT_ERR_QUEUE) {
+            events |= Events::PRI;
+        }
         // TCP has no band data to write; the others say so nevertheless.
         let is_tcp = self.ops.kind().is_stream() && self.ops.family() != AF_UNIX;
         if events.contains(Events::OUT) && !is_tcp {

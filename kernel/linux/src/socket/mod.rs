@@ -5,6 +5,8 @@
 
 pub mod addr;
 pub mod cmsg;
+pub mod common;
+pub mod completion;
 pub mod file;
 pub mod inet;
 pub mod netlink;

@@ -71,6 +71,15 @@ pub enum Control {
     Rights(Vec<Arc<OpenFile>>),
     /// `SCM_CREDENTIALS`.
     Credentials(Credentials),
+    /// Sends with `MSG_ZEROCOPY` ended, from the first's number to the last's; their data was copied.
+    Sent {
+        /// The first.
+        first: u32,
+        /// The last.
+        last: u32,
+    },
+    /// When it arrived, in nanoseconds of the monotonic clock.
+    Arrived(u64),
     /// Any other that is only handed on: level, type, data.
     Bytes(i32, i32, Vec<u8>),
 }

@@ -6,13 +6,15 @@ use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use errno::{Errno, Result};
 use fs::OpenFile;
-use net::Control as NetControl;
+use net::{Control as NetControl, ExtendedError, MsgFlags};
 
 use crate::files::{descriptor_limit, install};
 use crate::process::Process;
-use crate::socket::addr::{AF_UNIX, Address};
+use crate::socket::addr::{AF_INET, AF_INET6, AF_UNIX, Address};
 use crate::socket::cmsg::{Cmsg, Messages, Packer};
-use crate::socket::ops::{Control, Credentials};
+use crate::socket::common::Stamps;
+use crate::socket::file::SocketFile;
+use crate::socket::ops::{Control, Credentials, Received};
 use crate::socket::unix::MAX_RIGHTS;
 use crate::uaccess::UserPtr;
 
@@ -24,6 +26,15 @@ const SCM_RIGHTS: i32 = 1;
 const SCM_CREDENTIALS: i32 = 2;
 const SCM_TIMESTAMP: i32 = 29;
 const SCM_TIMESTAMPNS: i32 = 35;
+const SCM_TIMESTAMPING: i32 = 37;
+const SO_RXQ_OVFL: i32 = 40;
+const SO_MARK: i32 = 36;
+const SOL_VSOCK: i32 = 287;
+const VSOCK_RECVERR: i32 = 1;
+/// `SO_EE_ORIGIN_ZEROCOPY`.
+const ORIGIN_ZEROCOPY: u8 = 5;
+/// `SO_EE_CODE_ZEROCOPY_COPIED`.
+const CODE_COPIED: u8 = 1;
 const IP_TOS: i32 = 1;
 const IP_TTL: i32 = 2;
 const IP_PKTINFO: i32 = 8;
@@ -140,17 +151,28 @@ fn inet(message: &Cmsg<'_>) -> Result<NetControl> {
     })
 }
 
-/// Packs what a receive brought into `room` bytes; the flag says whether something did not fit.
+/// Packs what a receive on `socket` brought into `room` bytes; the flag says whether something did not fit.
 /// Descriptors that arrive are opened here.
 pub fn write(
     process: &Process,
-    controls: Vec<Control>,
+    received: Received,
     room: usize,
-    timestamp_ns: bool,
+    socket: &SocketFile,
     close_on_exec: bool,
 ) -> (Vec<u8>, bool) {
     let mut packer = Packer::new(room.min(MAX_CONTROL as usize));
-    for control in controls {
+    let stamps = socket.stamps();
+    // No packet is marked here; who asks is told 0, between the time stamp and what is IP's.
+    let mut mark_due = socket.tells_mark() && !received.flags.contains(MsgFlags::ERRQUEUE);
+    for control in received.control {
+        let is_stamp = matches!(
+            control,
+            Control::Net(NetControl::Timestamp(_) | NetControl::Dropped(_)) | Control::Arrived(_)
+        );
+        if mark_due && !is_stamp {
+            packer.push(SOL_SOCKET, SO_MARK, &[0; 4]);
+            mark_due = false;
+        }
         match control {
             Control::Rights(files) => {
                 deliver_rights(process, files, &mut packer, close_on_exec);
@@ -158,9 +180,21 @@ pub fn write(
             Control::Credentials(credentials) => {
                 packer.push(SOL_SOCKET, SCM_CREDENTIALS, &credentials.to_bytes());
             }
-            Control::Net(control) => pack_inet(&control, &mut packer, timestamp_ns),
+            Control::Net(NetControl::Timestamp(ns)) | Control::Arrived(ns) => {
+                pack_arrival(ns, stamps, &mut packer);
+            }
+            Control::Net(NetControl::RecvErr(error)) => {
+                pack_error(socket.ops().family(), &error, &mut packer);
+            }
+            Control::Net(control) => pack_inet(&control, &mut packer),
+            Control::Sent { first, last } => {
+                pack_sent(socket.ops().family(), first, last, &mut packer);
+            }
             Control::Bytes(level, kind, data) => packer.push(level, kind, &data),
         }
+    }
+    if mark_due {
+        packer.push(SOL_SOCKET, SO_MARK, &[0; 4]);
     }
     let truncated = packer.truncated;
     (packer.into_bytes(), truncated)
@@ -191,10 +225,48 @@ fn deliver_rights(
     }
 }
 
-fn pack_inet(control: &NetControl, packer: &mut Packer, timestamp_ns: bool) {
+/// When something arrived, in each form that was asked for. The engine's clock is the monotonic one; programs are told
+/// the real time.
+fn pack_arrival(ns: u64, stamps: Stamps, packer: &mut Packer) {
+    let wall = ns.saturating_add(machine::time::wall_offset_ns());
+    let pair = |[seconds, part]: [i64; 2]| [seconds.to_ne_bytes(), part.to_ne_bytes()].concat();
+    let fine = pair(crate::time::to_timespec(wall));
+    if stamps.micros {
+        let coarse = pair(crate::time::to_timeval(wall));
+        packer.push(SOL_SOCKET, SCM_TIMESTAMP, &coarse);
+    }
+    if stamps.nanos {
+        packer.push(SOL_SOCKET, SCM_TIMESTAMPNS, &fine);
+    }
+    if stamps.detailed {
+        // The system's time, one that is no longer used, the card's.
+        let mut bytes = fine;
+        bytes.resize(48, 0);
+        packer.push(SOL_SOCKET, SCM_TIMESTAMPING, &bytes);
+    }
+}
+
+/// The end of sends with `MSG_ZEROCOPY`: a `struct sock_extended_err` and room for an address that is none.
+fn pack_sent(family: u16, first: u32, last: u32, packer: &mut Packer) {
+    let mut bytes = alloc::vec![0; 16];
+    bytes[4] = ORIGIN_ZEROCOPY;
+    bytes[6] = CODE_COPIED;
+    bytes[8..12].copy_from_slice(&first.to_ne_bytes());
+    bytes[12..].copy_from_slice(&last.to_ne_bytes());
+    let (level, kind, address_len) = match family {
+        AF_INET => (SOL_IP, IP_RECVERR, 16),
+        AF_INET6 => (SOL_IPV6, IPV6_RECVERR, 28),
+        _ => (SOL_VSOCK, VSOCK_RECVERR, 0),
+    };
+    bytes.resize(bytes.len() + address_len, 0);
+    packer.push(level, kind, &bytes);
+}
+
+fn pack_inet(control: &NetControl, packer: &mut Packer) {
     let mut int = |level, kind, value: i32| packer.push(level, kind, &value.to_ne_bytes());
     match *control {
         NetControl::Ttl(value) => int(SOL_IP, IP_TTL, i32::from(value)),
+        NetControl::Dropped(count) => int(SOL_SOCKET, SO_RXQ_OVFL, count as i32),
         NetControl::HopLimit(value) => int(SOL_IPV6, IPV6_HOPLIMIT, i32::from(value)),
         NetControl::TClass(value) => int(SOL_IPV6, IPV6_TCLASS, i32::from(value)),
         NetControl::UdpSegment(value) => int(SOL_UDP, UDP_GRO, i32::from(value)),
@@ -211,17 +283,8 @@ fn pack_inet(control: &NetControl, packer: &mut Packer, timestamp_ns: bool) {
             bytes.extend(index.to_ne_bytes());
             packer.push(SOL_IPV6, IPV6_PKTINFO, &bytes);
         }
-        NetControl::Timestamp(ns) => {
-            // The engine's clock is the monotonic one; programs are told the real time.
-            let wall = ns.saturating_add(machine::time::wall_offset_ns());
-            let (kind, [seconds, part]) = if timestamp_ns {
-                (SCM_TIMESTAMPNS, crate::time::to_timespec(wall))
-            } else {
-                (SCM_TIMESTAMP, crate::time::to_timeval(wall))
-            };
-            let bytes = [seconds.to_ne_bytes(), part.to_ne_bytes()].concat();
-            packer.push(SOL_SOCKET, kind, &bytes);
-        }
+        // Told in `pack_arrival`.
+        NetControl::Timestamp(_) => {}
         NetControl::OrigDst(addr) => {
             let (level, kind) = match addr {
                 SocketAddr::V4(_) => (SOL_IP, IP_ORIGDSTADDR),
@@ -229,25 +292,29 @@ fn pack_inet(control: &NetControl, packer: &mut Packer, timestamp_ns: bool) {
             };
             packer.push(level, kind, &Address::Inet(addr).to_bytes());
         }
-        NetControl::RecvErr(error) => {
-            // struct sock_extended_err, then the offender's address.
-            let mut bytes = u32::from(error.errno.raw()).to_ne_bytes().to_vec();
-            bytes.extend([error.origin, error.icmp_type, error.icmp_code, 0]);
-            bytes.extend(error.info.to_ne_bytes());
-            bytes.extend(error.data.to_ne_bytes());
-            let is_v6 = error.origin == 3 || matches!(error.offender, Some(IpAddr::V6(_)));
-            match error.offender {
-                Some(addr) => {
-                    bytes.extend(Address::Inet(SocketAddr::new(addr, 0)).to_bytes());
-                }
-                None => bytes.extend([0; 16]),
-            }
-            let (level, kind) = if is_v6 {
-                (SOL_IPV6, IPV6_RECVERR)
-            } else {
-                (SOL_IP, IP_RECVERR)
-            };
-            packer.push(level, kind, &bytes);
-        }
+        // Told in `pack_error`.
+        NetControl::RecvErr(_) => {}
     }
+}
+
+/// An entry of the error queue: a `struct sock_extended_err`, then the offender's address.
+fn pack_error(family: u16, error: &ExtendedError, packer: &mut Packer) {
+    let mut bytes = u32::from(error.errno.raw()).to_ne_bytes().to_vec();
+    bytes.extend([error.origin, error.icmp_type, error.icmp_code, 0]);
+    bytes.extend(error.info.to_ne_bytes());
+    bytes.extend(error.data.to_ne_bytes());
+    let (level, kind, address_len) = match family {
+        AF_INET6 => (SOL_IPV6, IPV6_RECVERR, 28),
+        _ => (SOL_IP, IP_RECVERR, 16),
+    };
+    let offender = match (error.offender, family) {
+        (Some(IpAddr::V4(addr)), AF_INET6) => Some(addr.to_ipv6_mapped().into()),
+        (offender, _) => offender,
+    };
+    let mut address = offender
+        .map(|addr| Address::Inet(SocketAddr::new(addr, 0)).to_bytes())
+        .unwrap_or_default();
+    address.resize(address_len, 0);
+    bytes.extend(address);
+    packer.push(level, kind, &bytes);
 }

@@ -243,9 +243,9 @@ fn receive_one(
     };
     let (bytes, truncated) = control_message::write(
         ctx.process,
-        received.control,
+        received,
         room,
-        socket.timestamp_in_ns(),
+        socket,
         flags & MSG_CMSG_CLOEXEC != 0,
     );
     if truncated {

@@ -1,6 +1,5 @@
 //! The calls of a UDP socket.
 
-use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::any::Any;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -8,22 +7,15 @@ use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use errno::{Errno, Result};
 use iobuf::{Sink, Source};
 
-use super::{HEADER, Inner, UdpOpts, UdpSocket};
-use crate::checksum::Sum;
-use crate::iface::ETH;
-use crate::ip::{DEFAULT_TTL, IpOut, proto};
-use crate::nic::{Header, TxOffload, TxPacket, TxSegment};
-use crate::option::{MtuDiscover, Opt, OptName};
+use super::{Inner, UdpSocket};
+use crate::ip::proto;
+use crate::option::{Opt, OptName};
 use crate::poll::{Events, Pollee};
 use crate::ports::Binding;
-use crate::route::Dst;
 use crate::socket::{Control, Family, Kind, MsgFlags, RecvMeta, SendMeta, Shutdown, Socket};
 
-/// The largest datagram's data.
-const MOST: usize = 65_507;
-
 impl UdpSocket {
-    fn canonical(&self, addr: SocketAddr, v6only: bool) -> Result<(IpAddr, u16)> {
+    pub(super) fn canonical(&self, addr: SocketAddr, v6only: bool) -> Result<(IpAddr, u16)> {
         match (self.family, addr.ip()) {
             (Family::Inet, IpAddr::V6(_)) | (Family::Inet6, IpAddr::V4(_)) => {
                 Err(Errno::EAFNOSUPPORT)
@@ -90,7 +82,7 @@ impl UdpSocket {
     }
 
     /// Before the first send or connect: a port of the system's choice.
-    fn ensure_port(&self) -> Result<u16> {
+    pub(super) fn ensure_port(&self) -> Result<u16> {
         let bound = self.inner.lock().bound;
         if let Some((port, _)) = bound {
             return Ok(port);
@@ -106,131 +98,14 @@ impl UdpSocket {
             .ok_or(Errno::EAGAIN)
     }
 
-    /// The route to `remote`, from the cache of a connected socket if it still holds.
-    fn route(
-        &self,
-        remote: IpAddr,
-        source: Option<IpAddr>,
-        device: u32,
-        cached: bool,
-    ) -> Result<Dst> {
-        let generation = self.stack.routes.generation();
-        if cached {
-            let inner = self.inner.lock();
-            if let Some(dst) = inner.dst.as_ref().filter(|d| d.generation == generation) {
-                return Ok(dst.clone());
-            }
-        }
-        let dst = self.stack.route(remote, source, device)?;
-        if cached {
-            self.inner.lock().dst = Some(dst.clone());
-        }
-        Ok(dst)
-    }
-
-    fn send_one(
-        &self,
-        opts: &UdpOpts,
-        dst: &Dst,
-        (remote, lport): ((IpAddr, u16), u16),
-        data: Arc<[u8]>,
-        range: core::ops::Range<usize>,
-        now: u64,
-    ) -> Result<()> {
-        let stack = &self.stack;
-        let counters = stack.counters();
-        let v4 = remote.0.is_ipv4();
-        let many = remote.0.is_multicast();
-        let ttl = match (v4, many) {
-            (true, true) => opts.multicast_ttl,
-            (true, false) => opts.ttl,
-            (false, true) => opts.multicast_hops,
-            (false, false) => opts.hops.unwrap_or(DEFAULT_TTL),
-        };
-        let discover = if v4 {
-            opts.mtu_discover
-        } else {
-            opts.mtu_discover6
-        };
-        let out = IpOut {
-            src: dst.src,
-            dst: remote.0,
-            proto: proto::UDP,
-            ttl,
-            tos: if v4 { opts.tos } else { opts.tclass },
-            df: matches!(
-                discover,
-                MtuDiscover::Do | MtuDiscover::Probe | MtuDiscover::Want
-            ),
-            ident: stack.next_ident(),
-        };
-        let len = range.len() + HEADER;
-        let whole = out.header_len() + len;
-        let mut udp = [0; HEADER];
-        udp[0..2].copy_from_slice(&lport.to_be_bytes());
-        udp[2..4].copy_from_slice(&remote.1.to_be_bytes());
-        udp[4..6].copy_from_slice(&(len as u16).to_be_bytes());
-        let pseudo = Sum::pseudo(out.src, out.dst, proto::UDP, len);
-        let bytes = data.get(range.clone()).ok_or(Errno::EINVAL)?;
-        counters.udp_out_datagrams.bump();
-        let full_sum = |udp: &[u8; HEADER]| match pseudo.bytes(udp).bytes(bytes).finish() {
-            0 => 0xffff,
-            sum => sum,
-        };
-        if whole > dst.mtu as usize && !dst.iface.is_loopback() {
-            if matches!(discover, MtuDiscover::Do | MtuDiscover::Probe) {
-                return Err(Errno::EMSGSIZE);
-            }
-            let sum = full_sum(&udp);
-            udp[6..8].copy_from_slice(&sum.to_be_bytes());
-            let mut datagram = Vec::with_capacity(len);
-            datagram.extend_from_slice(&udp);
-            datagram.extend_from_slice(bytes);
-            let out = IpOut { df: false, ..out };
-            crate::frag::send(stack, dst, &out, &datagram, now);
-            return Ok(());
-        }
-        let mut offload = None;
-        if dst.iface.is_loopback() {
-            // Nobody looks at it, but what a raw socket may see is right.
-            udp[6..8].fill(0);
-        } else if dst.iface.caps.tx_csum {
-            udp[6..8].copy_from_slice(&pseudo.folded().to_be_bytes());
-            offload = Some(TxOffload {
-                csum_start: (ETH + out.header_len()) as u16,
-                csum_offset: 6,
-                gso: None,
-            });
-        } else {
-            let sum = full_sum(&udp);
-            udp[6..8].copy_from_slice(&sum.to_be_bytes());
-        }
-        let mut header = Header::new();
-        out.emit(&mut header, len);
-        header.extend_from_slice(&udp);
-        let mut packet = TxPacket {
-            header,
-            offload,
-            ..TxPacket::default()
-        };
-        if bytes.len() <= packet.header.room() {
-            packet.header.extend_from_slice(bytes);
-        } else {
-            packet.segments.push(TxSegment::Bytes(data, range));
-        }
-        // A multicast that members here want as well is looped back.
-        if many && opts.multicast_loop && stack.udp.is_member(remote.0, dst.iface.index) {
-            stack.loop_multicast(&dst.iface, &packet);
-        }
-        stack.output(dst, packet, now);
-        Ok(())
-    }
-
     fn controls(&self, inner: &Inner, d: &super::Datagram) -> Vec<Control> {
         let opts = &inner.opts;
         let mut all = Vec::new();
         if opts.timestamp {
             all.push(Control::Timestamp(d.at));
+        }
+        if opts.rxq_ovfl && d.dropped > 0 {
+            all.push(Control::Dropped(d.dropped));
         }
         match d.to.0 {
             IpAddr::V4(dst) => {
@@ -270,6 +145,9 @@ impl UdpSocket {
                 if opts.recv_tclass {
                     all.push(Control::TClass(d.tos));
                 }
+                if opts.orig_dst6 {
+                    all.push(Control::OrigDst(SocketAddr::new(d.to.0, d.to.1)));
+                }
             }
         }
         if opts.pktinfo6 && self.family == Family::Inet6 {
@@ -277,6 +155,9 @@ impl UdpSocket {
                 index: d.index,
                 addr: crate::option::mapped(d.to.0),
             });
+        }
+        if opts.gro && d.merged.0 > 1 {
+            all.push(Control::UdpSegment(d.merged.1));
         }
         all
     }
@@ -297,7 +178,11 @@ impl UdpSocket {
             len,
             full_len: entry.data.len(),
             from: Some(self.show(entry.to.0, entry.to.1)),
-            flags: MsgFlags::ERRQUEUE,
+            flags: if len < entry.data.len() {
+                MsgFlags::ERRQUEUE | MsgFlags::TRUNC
+            } else {
+                MsgFlags::ERRQUEUE
+            },
             control: alloc::vec![Control::RecvErr(entry.error)],
         })
     }
@@ -372,112 +257,7 @@ impl Socket for UdpSocket {
     }
 
     fn send(&self, source: &mut dyn Source, meta: &SendMeta) -> Result<usize> {
-        let len = source.remaining();
-        if meta.flags.contains(MsgFlags::OOB) {
-            return Err(Errno::EOPNOTSUPP);
-        }
-        let (mut opts, remote, bound_addr) = {
-            let mut inner = self.inner.lock();
-            if inner.shut_write {
-                return Err(Errno::EPIPE);
-            }
-            if let Some(error) = inner.error.take() {
-                return Err(error);
-            }
-            let own = inner.bound.and_then(|(_, b)| b.addr).or(inner.chosen);
-            (inner.opts.clone(), inner.remote, own)
-        };
-        let (remote, connected) = match (meta.to, remote) {
-            (Some(to), _) => {
-                let (ip, port) = self.canonical(to, opts.v6only)?;
-                if port == 0 {
-                    return Err(Errno::EINVAL);
-                }
-                let ip = match ip {
-                    IpAddr::V4(a) if a.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
-                    IpAddr::V6(a) if a.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
-                    ip => ip,
-                };
-                ((ip, port), false)
-            }
-            (None, Some(remote)) => (remote, true),
-            (None, None) => return Err(Errno::EDESTADDRREQ),
-        };
-        let mut segment = usize::from(opts.segment);
-        let mut from = bound_addr.filter(|a| !a.is_multicast());
-        let mut device = opts.device;
-        for control in meta.control {
-            match *control {
-                Control::UdpSegment(size) => segment = usize::from(size),
-                Control::Ttl(ttl) => opts.ttl = ttl,
-                Control::Tos(tos) => opts.tos = tos,
-                Control::HopLimit(hops) => opts.hops = Some(hops),
-                Control::TClass(class) => opts.tclass = class,
-                Control::PktInfo { index, local, .. } => {
-                    if index != 0 {
-                        device = index;
-                    }
-                    if !local.is_unspecified() {
-                        if !self.stack.is_local(local.into()) && !opts.free_bind {
-                            return Err(Errno::EINVAL);
-                        }
-                        from = Some(local.into());
-                    }
-                }
-                Control::PktInfo6 { index, addr } => {
-                    if index != 0 {
-                        device = index;
-                    }
-                    if !addr.is_unspecified() {
-                        from = Some(IpAddr::V6(addr).to_canonical());
-                    }
-                }
-                _ => return Err(Errno::EINVAL),
-            }
-        }
-        if len > MOST {
-            return Err(Errno::EMSGSIZE);
-        }
-        if let IpAddr::V4(a) = remote.0 {
-            if self.stack.is_broadcast_addr(a) && !opts.broadcast {
-                return Err(Errno::EACCES);
-            }
-            if a.is_multicast() {
-                if device == 0 {
-                    device = opts.multicast_if.1;
-                }
-                if from.is_none() && !opts.multicast_if.0.is_unspecified() {
-                    from = Some(opts.multicast_if.0.into());
-                }
-            }
-        }
-        let lport = self.ensure_port()?;
-        let dst = self.route(remote.0, from, device, connected && meta.control.is_empty())?;
-        let mut data: Arc<[u8]> = core::iter::repeat_n(0, len).collect();
-        if len > 0 {
-            let memory = Arc::get_mut(&mut data).ok_or(Errno::ENOMEM)?;
-            let n = source.take(memory)?;
-            if n < len {
-                return Err(Errno::EFAULT);
-            }
-        }
-        let now = self.stack.now();
-        if segment > 0 && len > segment {
-            let per_packet = segment + HEADER + if remote.0.is_ipv4() { 20 } else { 40 };
-            if per_packet > dst.mtu as usize || len.div_ceil(segment) > 128 {
-                return Err(Errno::EINVAL);
-            }
-            let mut at = 0;
-            while at < len {
-                let end = (at + segment).min(len);
-                self.send_one(&opts, &dst, (remote, lport), data.clone(), at..end, now)?;
-                at = end;
-            }
-        } else {
-            self.send_one(&opts, &dst, (remote, lport), data, 0..len, now)?;
-        }
-        self.stack.drain_loopback();
-        Ok(len)
+        self.send_message(source, meta)
     }
 
     fn recv(&self, sink: &mut dyn Sink, flags: MsgFlags) -> Result<RecvMeta> {
@@ -559,6 +339,7 @@ impl Socket for UdpSocket {
         let bound = {
             let mut inner = self.inner.lock();
             inner.closed = true;
+            inner.pending = None;
             while self.take_front(&mut inner).is_some() {}
             inner.groups.clear();
             inner.bound.take()

@@ -1,7 +1,8 @@
 //! UDP (RFC 768): the table of bound sockets and the way of a datagram in. The socket's calls are in
-//! `calls`, its options in `sockopt`.
+//! `calls`, what sends in `send`, its options in `sockopt`.
 
 mod calls;
+mod send;
 mod sockopt;
 
 use alloc::collections::VecDeque;
@@ -44,7 +45,36 @@ pub(crate) struct Datagram {
     pub ttl: u8,
     pub tos: u8,
     pub at: u64,
+    /// Datagrams dropped before it.
+    pub dropped: u32,
+    /// How many datagrams are merged here, and the length of all but the last (`UDP_GRO`).
+    pub merged: (u16, u16),
     cost: usize,
+}
+
+/// The most datagrams merged into one: Linux's `UDP_GRO_CNT_MAX`.
+const MERGED: u16 = 64;
+/// The most bytes of them.
+const MERGED_BYTES: usize = 65_507;
+
+impl Datagram {
+    /// Appends `next`, if it is one more of the same size in the same flow, or a shorter last one (`UDP_GRO`); gives it
+    /// back if it is not.
+    fn merge(&mut self, next: Datagram) -> Option<Datagram> {
+        let (count, size) = self.merged;
+        let (held, more) = (payload_len(&self.payload), payload_len(&next.payload));
+        let full = held == usize::from(count) * usize::from(size);
+        let alike = (self.from, self.to, self.index, self.ttl, self.tos)
+            == (next.from, next.to, next.index, next.ttl, next.tos);
+        let fits = count < MERGED && held + more <= MERGED_BYTES;
+        if !alike || !full || !fits || more == 0 || more > usize::from(size) {
+            return Some(next);
+        }
+        self.payload.extend(next.payload);
+        self.cost += next.cost;
+        self.merged.0 += 1;
+        None
+    }
 }
 
 /// An entry of the error queue: what, the destination of the packet concerned, its data.
@@ -91,6 +121,10 @@ pub(crate) struct UdpOpts {
     pub multicast_loop: bool,
     pub multicast_all: bool,
     pub multicast_if: (Ipv4Addr, u32),
+    pub rxq_ovfl: bool,
+    pub dont_frag6: bool,
+    pub orig_dst6: bool,
+    pub cork: bool,
     pub v6only: bool,
     pub segment: u16,
     pub gro: bool,
@@ -110,6 +144,8 @@ pub(crate) struct Inner {
     pub shut_read: bool,
     pub shut_write: bool,
     pub groups: Vec<Membership>,
+    /// What `MSG_MORE` or `UDP_CORK` holds back.
+    pub pending: Option<send::Pending>,
     pub drops: u64,
     pub closed: bool,
 }
@@ -297,6 +333,10 @@ impl UdpSocket {
             multicast_loop: true,
             multicast_all: true,
             multicast_if: (Ipv4Addr::UNSPECIFIED, 0),
+            rxq_ovfl: false,
+            dont_frag6: false,
+            orig_dst6: false,
+            cork: false,
             v6only: false,
             segment: 0,
             gro: false,
@@ -320,6 +360,7 @@ impl UdpSocket {
                 shut_read: false,
                 shut_write: false,
                 groups: Vec::new(),
+                pending: None,
                 drops: 0,
                 closed: false,
             }),
@@ -405,7 +446,7 @@ impl UdpSocket {
     }
 
     /// A datagram arrives.
-    fn push(&self, datagram: Datagram) {
+    fn push(&self, mut datagram: Datagram) {
         let counters = self.stack.counters();
         {
             let mut inner = self.inner.lock();
@@ -421,7 +462,13 @@ impl UdpSocket {
                 return;
             }
             inner.queued += datagram.cost;
-            inner.queue.push_back(datagram);
+            datagram.dropped = inner.drops as u32;
+            let gro = inner.opts.gro;
+            let alone = match inner.queue.back_mut() {
+                Some(last) if gro => last.merge(datagram),
+                _ => Some(datagram),
+            };
+            inner.queue.extend(alone);
         }
         counters.udp_in_datagrams.bump();
         self.pollee.notify(Events::IN | Events::RDNORM);
@@ -445,16 +492,20 @@ impl UdpSocket {
     }
 
     /// An ICMP error about one of this socket's datagrams.
-    fn on_error(&self, error: &IcmpError, to: (IpAddr, u16)) {
+    fn on_error(&self, error: &IcmpError, to: (IpAddr, u16), data: &[u8]) {
         let mut events = Events::ERR;
         {
             let mut inner = self.inner.lock();
-            let wants = inner.opts.recv_err || inner.opts.recv_err6;
+            let (wants, origin) = if to.0.is_ipv4() {
+                (inner.opts.recv_err, 2)
+            } else {
+                (inner.opts.recv_err6, 3)
+            };
             if wants && inner.errors.len() < ERRORS {
                 inner.errors.push_back(ErrorEntry {
                     error: ExtendedError {
                         errno: error.errno,
-                        origin: 2,
+                        origin,
                         icmp_type: error.kind,
                         icmp_code: error.code,
                         info: error.mtu.unwrap_or(0),
@@ -462,7 +513,7 @@ impl UdpSocket {
                         offender: Some(error.offender),
                     },
                     to,
-                    data: Vec::new(),
+                    data: data.to_vec(),
                 });
             }
             // Without IP_RECVERR only hard errors of connected sockets are told (udp(7)).
@@ -590,21 +641,24 @@ fn datagram(
         ttl: meta.ttl,
         tos: meta.tos,
         at: now,
+        dropped: 0,
+        merged: (1, len as u16),
     }
 }
 
-/// An ICMP error quotes one of our datagrams.
+/// An ICMP error quotes one of our datagrams, with some of its data.
 pub(crate) fn icmp_error(
     stack: &Stack,
     local: (IpAddr, u16),
     remote: (IpAddr, u16),
     error: &IcmpError,
+    data: &[u8],
     now: u64,
 ) {
     if let Some(mtu) = error.mtu {
         stack.routes.learn_pmtu(remote.0, mtu, now);
     }
     if let Some(socket) = stack.udp.find(local, remote, 0) {
-        socket.on_error(error, remote);
+        socket.on_error(error, remote, data);
     }
 }

@@ -117,8 +117,14 @@ impl UdpSocket {
             Opt::Mark(n) => opts.mark = n,
             Opt::BindToDevice(index) => opts.device = index,
             Opt::BusyPoll(n) => opts.busy_poll = n,
-            Opt::UdpCork(false) => {}
-            Opt::UdpCork(true) => return Err(Errno::EOPNOTSUPP),
+            Opt::UdpCork(on) => {
+                opts.cork = on;
+                if !on {
+                    drop(inner);
+                    self.flush();
+                }
+                return Ok(());
+            }
             Opt::UdpSegment(size) => opts.segment = size,
             Opt::UdpGro(on) => opts.gro = on,
             Opt::Tos(tos) => opts.tos = tos,
@@ -132,7 +138,7 @@ impl UdpSocket {
             Opt::MtuDiscover(how) => opts.mtu_discover = how,
             Opt::FreeBind(on) => opts.free_bind = on,
             Opt::Transparent(on) => opts.transparent = on,
-            Opt::BindAddressNoPort(_) => {}
+            Opt::RxqOvfl(on) => opts.rxq_ovfl = on,
             Opt::MulticastTtl(ttl) => opts.multicast_ttl = ttl,
             Opt::MulticastLoop(on) | Opt::MulticastLoop6(on) => opts.multicast_loop = on,
             Opt::MulticastAll(on) => opts.multicast_all = on,
@@ -152,6 +158,8 @@ impl UdpSocket {
             Opt::RecvHopLimit(on) if ipv6 => opts.recv_hops = on,
             Opt::RecvTClass(on) if ipv6 => opts.recv_tclass = on,
             Opt::TClass(class) if ipv6 => opts.tclass = class,
+            Opt::DontFrag6(on) if ipv6 => opts.dont_frag6 = on,
+            Opt::RecvOrigDstAddr6(on) if ipv6 => opts.orig_dst6 = on,
             Opt::RecvErr6(on) if ipv6 => opts.recv_err6 = on,
             Opt::MtuDiscover6(how) if ipv6 => opts.mtu_discover6 = how,
             _ => return Err(Errno::ENOPROTOOPT),
@@ -183,7 +191,10 @@ impl UdpSocket {
             OptName::ZeroCopy => Opt::ZeroCopy(opts.zero_copy),
             OptName::BusyPoll => Opt::BusyPoll(opts.busy_poll),
             OptName::MaxPacingRate => Opt::MaxPacingRate(u64::MAX),
-            OptName::UdpCork => Opt::UdpCork(false),
+            OptName::UdpCork => Opt::UdpCork(opts.cork),
+            OptName::RxqOvfl => Opt::RxqOvfl(opts.rxq_ovfl),
+            OptName::DontFrag6 => Opt::DontFrag6(opts.dont_frag6),
+            OptName::RecvOrigDstAddr6 => Opt::RecvOrigDstAddr6(opts.orig_dst6),
             OptName::UdpSegment => Opt::UdpSegment(opts.segment),
             OptName::UdpGro => Opt::UdpGro(opts.gro),
             OptName::Tos => Opt::Tos(opts.tos),

@@ -1,6 +1,7 @@
 //! `AF_INET` and `AF_INET6`: sockets of the `net` room as descriptors see them.
 
 pub mod ioctl;
+mod kept;
 mod options;
 mod tcp_info;
 
@@ -22,13 +23,16 @@ pub struct InetSocket {
     socket: Arc<dyn Socket>,
     /// A connection attempt was left to go on; the call that finds it made is told of success once.
     connecting: AtomicBool,
+    kept: kept::Kept,
 }
 
 impl InetSocket {
     /// Wraps a socket.
     pub fn new(socket: Arc<dyn Socket>) -> Arc<Self> {
+        let kept = kept::Kept::new(socket.kind(), socket.protocol());
         Arc::new(InetSocket {
             socket,
+            kept,
             connecting: AtomicBool::new(false),
         })
     }
@@ -124,7 +128,7 @@ impl SocketOps for InetSocket {
                 Control::Net(message) => control.push(*message),
                 // SOL_SOCKET messages of other families are ignored, as Linux does.
                 Control::Rights(_) | Control::Credentials(_) => {}
-                Control::Bytes(..) => return Err(Errno::EINVAL),
+                _ => return Err(Errno::EINVAL),
             }
         }
         self.socket.send(
@@ -170,14 +174,24 @@ impl SocketOps for InetSocket {
     }
 
     fn set_option(&self, level: i32, name: i32, value: &[u8]) -> Result<()> {
-        match options::decode(self.socket.family(), level, name, value)? {
+        if let Some(result) = self.kept.set(level, name, value)
+            && (level != options::SOL_IPV6 || self.socket.family() == Family::Inet6)
+        {
+            return result;
+        }
+        match options::decode(self.socket.as_ref(), level, name, value)? {
             Some(option) => self.socket.set_option(option),
             None => Ok(()),
         }
     }
 
     fn option(&self, level: i32, name: i32, len: usize) -> Result<Vec<u8>> {
-        options::get(self.socket.as_ref(), level, name, len)
+        match self.kept.get(level, name) {
+            Some(value) if level != options::SOL_IPV6 || self.socket.family() == Family::Inet6 => {
+                Ok(options::fit(value, level, len))
+            }
+            _ => options::get(self.socket.as_ref(), level, name, len),
+        }
     }
 
     fn take_error(&self) -> Option<Errno> {

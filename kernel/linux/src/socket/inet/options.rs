@@ -13,10 +13,10 @@ use crate::socket::option::{
     self as so, SOL_SOCKET, int, linger, parse_int, parse_int_or_byte, parse_linger,
 };
 
-const SOL_IP: i32 = 0;
+pub(super) const SOL_IP: i32 = 0;
 const SOL_TCP: i32 = 6;
 const SOL_UDP: i32 = 17;
-const SOL_IPV6: i32 = 41;
+pub(super) const SOL_IPV6: i32 = 41;
 const SOL_ICMPV6: i32 = 58;
 const SOL_RAW: i32 = 255;
 
@@ -66,16 +66,10 @@ codecs! {
     SOL_SOCKET 32 SndBufForce Uint;
     SOL_SOCKET 33 RcvBufForce Uint;
     SOL_SOCKET 18 RcvLowat Uint;
-    SOL_SOCKET 12 Priority Uint;
-    SOL_SOCKET 36 Mark Uint;
     SOL_SOCKET 62 BindToDevice Uint;
     SOL_SOCKET 29 Timestamp Bool;
-    SOL_SOCKET 35 Timestamp Bool;
-    SOL_SOCKET 63 Timestamp Bool;
-    SOL_SOCKET 64 Timestamp Bool;
     SOL_SOCKET 49 IncomingCpu Uint;
-    SOL_SOCKET 60 ZeroCopy Bool;
-    SOL_SOCKET 46 BusyPoll Uint;
+    SOL_SOCKET 40 RxqOvfl Bool;
     SOL_TCP 1 NoDelay Bool;
     SOL_TCP 2 MaxSeg Uint;
     SOL_TCP 3 Cork Bool;
@@ -122,6 +116,11 @@ codecs! {
     SOL_IPV6 51 RecvHopLimit Bool;
     SOL_IPV6 66 RecvTClass Bool;
     SOL_IPV6 67 TClass Byte;
+    SOL_IPV6 29 MulticastAll Bool;
+    SOL_IPV6 62 DontFrag6 Bool;
+    SOL_IPV6 74 RecvOrigDstAddr6 Bool;
+    SOL_IPV6 75 Transparent Bool;
+    SOL_IPV6 78 FreeBind Bool;
 }
 
 fn codec(level: i32, number: i32) -> Option<&'static Codec> {
@@ -139,20 +138,60 @@ fn byte(value: i32) -> Result<u8> {
 ///
 /// # Errors
 /// `ENOPROTOOPT`, `EINVAL`, `ENOENT`, `ENODEV`.
-pub fn decode(family: Family, level: i32, number: i32, value: &[u8]) -> Result<Option<Opt>> {
-    if level == SOL_IPV6 && family == Family::Inet {
+pub fn decode(socket: &dyn Socket, level: i32, number: i32, value: &[u8]) -> Result<Option<Opt>> {
+    if !has_level(socket, level) {
+        return Err(Errno::ENOPROTOOPT);
+    }
+    // Of the protocol itself, the length is looked at before the name.
+    if level == i32::from(socket.protocol()) && level != SOL_IP {
+        parse_int(value)?;
+    }
+    decode_value(level, number, value)
+}
+
+/// Whether an option of that level can be one of the socket's.
+fn has_level(socket: &dyn Socket, level: i32) -> bool {
+    match level {
+        SOL_SOCKET | SOL_IP => true,
+        SOL_IPV6 => socket.family() == Family::Inet6,
+        SOL_RAW | SOL_ICMPV6 => {
+            socket.kind() == net::Kind::Raw || !matches!(socket.protocol(), 6 | 17)
+        }
+        level => level == i32::from(socket.protocol()) && socket.kind() != net::Kind::Raw,
+    }
+}
+
+fn decode_value(level: i32, number: i32, value: &[u8]) -> Result<Option<Opt>> {
+    if matches!(
+        (level, number),
+        (SOL_IP, 14) | (SOL_SOCKET, so::SO_INCOMING_CPU)
+    ) {
         return Err(Errno::ENOPROTOOPT);
     }
     if let Some(codec) = codec(level, number) {
         let option = match codec.kind {
-            Bool(make) => make(bool_value(level, value)? != 0),
+            Bool(make) => match bool_value(level, number, value)? {
+                // Two that Linux is strict about.
+                other
+                    if !matches!(other, 0 | 1)
+                        && matches!((level, number), (SOL_IP, 49) | (SOL_IPV6, 19)) =>
+                {
+                    return Err(Errno::EINVAL);
+                }
+                on => make(on != 0),
+            },
             Uint(make) => make(u32::try_from(parse_int(value)?).map_err(|_| Errno::EINVAL)?),
             Int(make) => make(parse_int(value)?),
+            Byte(make) if level == SOL_IPV6 => match parse_int(value)? {
+                -1 => make(0),
+                value => make(byte(value)?),
+            },
             Byte(make) => match parse_int_or_byte(value)? {
+                // The rest is cut off.
+                value if matches!(codec.name, OptName::Tos) => make(value as u8),
                 // -1 asks for the default.
                 -1 if matches!(codec.name, OptName::Ttl) => make(64),
                 -1 if matches!(codec.name, OptName::MulticastTtl) => make(1),
-                -1 if matches!(codec.name, OptName::TClass) => make(0),
                 0 if matches!(codec.name, OptName::Ttl) => return Err(Errno::EINVAL),
                 value => make(byte(value)?),
             },
@@ -161,7 +200,8 @@ pub fn decode(family: Family, level: i32, number: i32, value: &[u8]) -> Result<O
                 value => make(Some(byte(value)?)),
             },
             Discover(make) => {
-                let raw = u32::try_from(parse_int_or_byte(value)?).map_err(|_| Errno::EINVAL)?;
+                let raw =
+                    u32::try_from(bool_value(level, number, value)?).map_err(|_| Errno::EINVAL)?;
                 make(MtuDiscover::from_raw(raw).ok_or(Errno::EINVAL)?)
             }
         };
@@ -170,8 +210,9 @@ pub fn decode(family: Family, level: i32, number: i32, value: &[u8]) -> Result<O
     special(level, number, value)
 }
 
-fn bool_value(level: i32, value: &[u8]) -> Result<i32> {
-    if level == SOL_IP {
+fn bool_value(level: i32, number: i32, value: &[u8]) -> Result<i32> {
+    // Of IPv6's, IPV6_DONTFRAG alone takes a byte.
+    if level == SOL_IP || (level, number) == (SOL_IPV6, 62) {
         parse_int_or_byte(value)
     } else {
         parse_int(value)
@@ -189,11 +230,8 @@ fn special(level: i32, number: i32, value: &[u8]) -> Result<Option<Opt>> {
             8.. => u64_at(value),
             _ => u64::from(parse_int(value)? as u32),
         }),
-        // Checksums are always computed, and dropped datagrams are not counted for cmsgs.
-        (SOL_SOCKET, so::SO_NO_CHECK | so::SO_RXQ_OVFL) => {
-            parse_int(value)?;
-            return Ok(None);
-        }
+        // Checksums are always computed.
+        (SOL_SOCKET, so::SO_NO_CHECK) => return Ok(None),
         (SOL_SOCKET, so::SO_DETACH_FILTER) => return Err(Errno::ENOENT),
         (SOL_TCP, 13) => {
             let end = value.iter().position(|b| *b == 0).unwrap_or(value.len());
@@ -287,17 +325,16 @@ fn membership6(value: &[u8]) -> Result<Membership> {
 /// `ENOPROTOOPT`, `ENOTCONN`, and the engine's.
 pub fn get(socket: &dyn Socket, level: i32, number: i32, len: usize) -> Result<Vec<u8>> {
     // What is not the protocol's comes to IP, and IPv4 answers for other levels as it does.
-    let known = [SOL_SOCKET, SOL_IP, SOL_TCP, SOL_UDP, SOL_RAW];
-    if socket.family() == Family::Inet && !known.contains(&level) {
-        return Err(Errno::EOPNOTSUPP);
+    if !has_level(socket, level) {
+        return Err(match socket.family() {
+            Family::Inet => Errno::EOPNOTSUPP,
+            Family::Inet6 => Errno::ENOPROTOOPT,
+        });
     }
     let name = match (level, number) {
         (SOL_SOCKET, so::SO_LINGER) => OptName::Linger,
         (SOL_SOCKET, so::SO_BINDTODEVICE) => return device_name(socket),
         (SOL_SOCKET, so::SO_MAX_PACING_RATE) => OptName::MaxPacingRate,
-        (SOL_SOCKET, so::SO_NO_CHECK | so::SO_RXQ_OVFL | so::SO_INCOMING_NAPI_ID) => {
-            return Ok(int(0));
-        }
         (SOL_SOCKET, so::SO_PEERCRED) => {
             return Ok(crate::socket::ops::Credentials {
                 pid: 0,
@@ -315,12 +352,15 @@ pub fn get(socket: &dyn Socket, level: i32, number: i32, len: usize) -> Result<V
         (SOL_ICMPV6, 1) => OptName::Icmp6Filter,
         _ => codec(level, number).ok_or(Errno::ENOPROTOOPT)?.name,
     };
-    let mut bytes = encode(socket.option(name)?);
-    // IP's integers fit a single byte when the program has room for no more (`ip_sockglue.c`).
-    if level == SOL_IP && bytes.len() == 4 && (1..4).contains(&len) {
-        bytes.truncate(1);
+    Ok(fit(encode(socket.option(name)?), level, len))
+}
+
+/// IP's integers fit a single byte when the program has room for no more (`ip_sockglue.c`).
+pub(super) fn fit(mut value: Vec<u8>, level: i32, len: usize) -> Vec<u8> {
+    if level == SOL_IP && value.len() == 4 && (1..4).contains(&len) {
+        value.truncate(1);
     }
-    Ok(bytes)
+    value
 }
 
 fn device_name(socket: &dyn Socket) -> Result<Vec<u8>> {
@@ -379,6 +419,9 @@ fn encode(option: Opt) -> Vec<u8> {
         | Opt::RecvPktInfo6(v)
         | Opt::RecvHopLimit(v)
         | Opt::RecvTClass(v)
+        | Opt::RxqOvfl(v)
+        | Opt::DontFrag6(v)
+        | Opt::RecvOrigDstAddr6(v)
         | Opt::RecvErr6(v) => flag(v),
         Opt::RcvBuf(v)
         | Opt::SndBuf(v)
@@ -408,7 +451,9 @@ fn encode(option: Opt) -> Vec<u8> {
         Opt::MaxPacingRate(v) => v.to_ne_bytes().to_vec(),
         Opt::UdpSegment(v) => uint(u32::from(v)),
         Opt::Tos(v) | Opt::Ttl(v) | Opt::MulticastTtl(v) | Opt::TClass(v) => int(i32::from(v)),
-        Opt::UnicastHops(v) | Opt::MulticastHops(v) => hops(v),
+        // The default is told as what it is.
+        Opt::UnicastHops(v) => hops(Some(v.unwrap_or(64))),
+        Opt::MulticastHops(v) => hops(v),
         Opt::MtuDiscover(v) | Opt::MtuDiscover6(v) => int(v as i32),
         Opt::Linger(v) => linger(v.map(|d| d.as_secs() as u32)),
         Opt::Congestion(v) => {
@@ -439,7 +484,7 @@ mod tests {
             (SOL_IP, 2, int(17)),
             (SOL_IP, 10, int(2)),
         ] {
-            let option = decode(Family::Inet, level, number, &value).unwrap();
+            let option = decode_value(level, number, &value).unwrap();
             assert_eq!(encode(option.unwrap()), value, "{level}/{number}");
         }
     }
@@ -447,28 +492,18 @@ mod tests {
     #[test]
     fn hostile_values_are_errors() {
         for codec in CODECS {
-            assert!(decode(Family::Inet6, codec.level, codec.number, &[]).is_err());
+            assert!(decode_value(codec.level, codec.number, &[]).is_err());
         }
         for number in 0..70 {
             for len in 0..40 {
                 for level in [
                     SOL_SOCKET, SOL_TCP, SOL_UDP, SOL_IP, SOL_IPV6, SOL_ICMPV6, SOL_RAW,
                 ] {
-                    let _ = decode(Family::Inet6, level, number, &vec![0xff; len]);
+                    let _ = decode_value(level, number, &vec![0xff; len]);
                 }
             }
         }
-        assert_eq!(
-            decode(Family::Inet, SOL_IP, 2, &int(256)),
-            Err(Errno::EINVAL)
-        );
-        assert_eq!(
-            decode(Family::Inet, SOL_IPV6, 26, &int(1)),
-            Err(Errno::ENOPROTOOPT)
-        );
-        assert_eq!(
-            decode(Family::Inet, SOL_TCP, 13, b"vegas\0"),
-            Err(Errno::ENOENT)
-        );
+        assert_eq!(decode_value(SOL_IP, 2, &int(256)), Err(Errno::EINVAL));
+        assert_eq!(decode_value(SOL_TCP, 13, b"vegas\0"), Err(Errno::ENOENT));
     }
 }

@@ -68,6 +68,8 @@ pub struct UnixSocket {
     error: SpinLock<Option<Errno>>,
     peer_credentials: SpinLock<Option<Credentials>>,
     pass_credentials: AtomicBool,
+    /// Datagrams are told with the time they were received at, as on Linux.
+    time_stamps: AtomicBool,
     send_buffer: AtomicUsize,
     pollee: Pollee,
     /// For those who wait to send a datagram here, or to connect.
@@ -121,6 +123,7 @@ impl UnixSocket {
             error: SpinLock::new(None),
             peer_credentials: SpinLock::new(None),
             pass_credentials: AtomicBool::new(false),
+            time_stamps: AtomicBool::new(false),
             send_buffer: AtomicUsize::new(BUFFER),
             pollee: Pollee::new(),
             room: Pollee::new(),
@@ -280,6 +283,9 @@ impl UnixSocket {
 
     fn received(&self, taken: Taken) -> Received {
         let mut control = Vec::new();
+        if self.time_stamps.load(Ordering::Relaxed) {
+            control.push(Control::Arrived(machine::time::now_ns()));
+        }
         if self.pass_credentials.load(Ordering::Relaxed) {
             control.push(Control::Credentials(taken.extras.credentials));
         }

@@ -25,6 +25,10 @@ impl UnixSocket {
                 let size = (asked * 2).max(4608);
                 self.send_buffer.store(size, Ordering::Relaxed);
             }
+            so::SO_TIMESTAMP => {
+                let on = parse_int(value)? != 0;
+                self.time_stamps.store(on, Ordering::Relaxed);
+            }
             // Room is accounted to the sender; a receiver's size means nothing here, nor on Linux.
             so::SO_RCVBUF | so::SO_RCVBUFFORCE => {
                 parse_int(value)?;
