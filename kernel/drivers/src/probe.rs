@@ -25,7 +25,9 @@ use crate::{
         pci::PciTransport,
         rng::VirtioRng,
         transport::Transport,
+        vsock::VirtioVsock,
     },
+    vsock::VsockCard,
 };
 
 /// What was found.
@@ -37,6 +39,8 @@ pub struct Devices {
     pub nics: Vec<Arc<dyn Nic>>,
     /// Sources of randomness.
     pub entropy: Vec<Arc<dyn Entropy>>,
+    /// Sockets to the host.
+    pub vsocks: Vec<Arc<dyn VsockCard>>,
     /// The serial port.
     pub uart: Option<Arc<Uart>>,
     /// Power by ACPI.
@@ -191,6 +195,10 @@ impl Devices {
             }
             device_type::ENTROPY => {
                 self.entropy.push(Arc::new(VirtioRng::new(transport)));
+                Ok(())
+            }
+            device_type::VSOCK => {
+                self.vsocks.push(Arc::new(VirtioVsock::new(transport)));
                 Ok(())
             }
             _ => {

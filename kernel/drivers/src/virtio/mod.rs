@@ -17,6 +17,7 @@ pub mod rng;
 pub mod setup;
 mod slots;
 pub mod transport;
+pub mod vsock;
 
 use core::fmt;
 
@@ -28,6 +29,8 @@ pub mod device_type {
     pub const BLOCK: u32 = 2;
     /// Entropy source.
     pub const ENTROPY: u32 = 4;
+    /// Sockets between the machine and its host.
+    pub const VSOCK: u32 = 19;
 }
 
 /// The name of a device type, for messages.
@@ -42,7 +45,7 @@ pub fn device_type_name(device_type: u32) -> &'static str {
         9 => "virtio-9p",
         16 => "virtio-gpu",
         18 => "virtio-input",
-        19 => "virtio-vsock",
+        device_type::VSOCK => "virtio-vsock",
         26 => "virtio-fs",
         _ => "virtio device",
     }
