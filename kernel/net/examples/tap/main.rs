@@ -1,52 +1,26 @@
 //! The engine on a TAP device: an echo server (port 7), a sink that counts (9) and a source (19) at
-//! 10.9.0.2. Standard input is the TAP device, opened by whoever starts this (`tests/tap.py` shows how).
-//! `NET_LOSS` (frames in a million, each way) and `NET_DELAY_MS` (each way) make the network worse.
+//! 10.9.0.2 and fd09::2. Standard input is the TAP device, opened by whoever starts this (`tests/tap.py`
+//! shows how). `link` makes the network as bad as the environment says. Called as `tap bridge`, it joins
+//! the devices on standard input and output by such a link instead, so that Linux can be measured against Linux.
 
-use std::collections::VecDeque;
-use std::io::{Read, Write};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+mod link;
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::AsFd;
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use iobuf::{SliceSource, VecSink};
+use link::{Line, Weather};
 use net::nic::{Handler, Nic, NicCaps, NicStats, RxBuffer, RxPacket, TxPacket};
-use net::{Cidr, Config, Family, IfConfig, Ipv4Config, Kind, MsgFlags, SendMeta, Socket, Stack};
-
-/// Frames with the time they are due, and a bell for when there are new ones.
-#[derive(Default)]
-struct Line {
-    frames: Mutex<VecDeque<(Instant, Vec<u8>)>>,
-    bell: Condvar,
-}
+use net::{
+    Cidr, Config, Family, IfConfig, Ipv4Config, Ipv6Config, Kind, MsgFlags, SendMeta, Socket, Stack,
+};
 
 /// A TAP device as a card.
 struct Tap {
-    arrived: Arc<Line>,
+    arriving: Arc<Line>,
     leaving: Arc<Line>,
-    loss: u64,
-    delay: Duration,
-    dice: Mutex<u64>,
-}
-
-impl Tap {
-    fn lost(&self) -> bool {
-        let mut dice = self.dice.lock().unwrap();
-        *dice = dice
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
-        (*dice >> 33) % 1_000_000 < self.loss
-    }
-}
-
-impl Line {
-    fn put(&self, frame: Vec<u8>, delay: Duration) {
-        self.frames
-            .lock()
-            .unwrap()
-            .push_back((Instant::now() + delay, frame));
-        self.bell.notify_all();
-    }
 }
 
 impl Nic for Tap {
@@ -66,9 +40,7 @@ impl Nic for Tap {
         1
     }
     fn transmit(&self, _queue: usize, packet: TxPacket) -> Result<(), TxPacket> {
-        if !self.lost() {
-            self.leaving.put(packet.to_vec(), self.delay);
-        }
+        self.leaving.put(packet.to_vec());
         Ok(())
     }
     fn reclaim(&self, _queue: usize) -> usize {
@@ -77,17 +49,9 @@ impl Nic for Tap {
     fn set_transmit_handler(&self, _queue: usize, _handler: Handler) {}
     fn receive(&self, _queue: usize, budget: usize, deliver: &mut dyn FnMut(RxPacket)) -> usize {
         for count in 0..budget {
-            let mut frames = self.arrived.frames.lock().unwrap();
-            match frames.front() {
-                Some((due, _)) if *due <= Instant::now() => {}
-                _ => return count,
-            }
-            let Some((_, frame)) = frames.pop_front() else {
-                return count;
-            };
-            drop(frames);
-            if !self.lost() {
-                deliver(RxPacket::plain(RxBuffer::from(frame)));
+            match self.arriving.take() {
+                Some(frame) => deliver(RxPacket::plain(RxBuffer::from(frame))),
+                None => return count,
             }
         }
         budget
@@ -164,43 +128,35 @@ impl Client {
     }
 }
 
-fn number(name: &str) -> u64 {
-    std::env::var(name)
-        .ok()
-        .and_then(|v| v.parse().ok())
-        .unwrap_or(0)
-}
-
 fn main() -> std::io::Result<()> {
-    let mut reader = std::fs::File::from(std::io::stdin().as_fd().try_clone_to_owned()?);
-    let mut writer = reader.try_clone()?;
-    let (arrived, leaving) = (Arc::<Line>::default(), Arc::<Line>::default());
-    let delay = Duration::from_millis(number("NET_DELAY_MS"));
-    let (line, out) = (arrived.clone(), leaving.clone());
-    std::thread::spawn(move || {
-        let mut frame = [0; 2048];
-        while let Ok(n) = reader.read(&mut frame) {
-            line.put(frame[..n].to_vec(), delay);
-        }
-    });
+    let weather = Weather::from_environment();
+    let device = std::fs::File::from(std::io::stdin().as_fd().try_clone_to_owned()?);
+    if std::env::args().nth(1).is_some_and(|mode| mode == "bridge") {
+        let other = std::fs::File::from(std::io::stdout().as_fd().try_clone_to_owned()?);
+        return link::bridge(device, other, weather);
+    }
+    let (arriving, leaving) = (Line::new(weather, 0), Line::new(weather, 1));
+    arriving.feed(device.try_clone()?);
     let started = Instant::now();
     let clock = move || started.elapsed().as_nanos() as u64 + 1_000_000_000;
     let stack = Stack::new(Config::new(Arc::new(clock), [11, 22, 33, 44]));
     let tap = Tap {
-        arrived: arrived.clone(),
-        leaving,
-        loss: number("NET_LOSS"),
-        delay,
-        dice: Mutex::new(5),
-    };
-    let address = IpAddr::V4(Ipv4Addr::new(10, 9, 0, 2));
-    let addr = Cidr {
-        addr: address,
-        prefix: 24,
+        arriving: arriving.clone(),
+        leaving: leaving.clone(),
     };
     let config = IfConfig {
         ipv4: Ipv4Config::Static {
-            addr,
+            addr: Cidr {
+                addr: Ipv4Addr::new(10, 9, 0, 2).into(),
+                prefix: 24,
+            },
+            gateway: None,
+        },
+        ipv6: Ipv6Config::Static {
+            addr: Cidr {
+                addr: Ipv6Addr::new(0xfd09, 0, 0, 0, 0, 0, 0, 2).into(),
+                prefix: 64,
+            },
             gateway: None,
         },
         ..IfConfig::default()
@@ -211,14 +167,18 @@ fn main() -> std::io::Result<()> {
     let mut listeners = Vec::new();
     for port in [7, 9, 19] {
         let socket = stack
-            .socket(Family::Inet, Kind::Stream, 0)
+            .socket(Family::Inet6, Kind::Stream, 0)
             .expect("a TCP socket");
         socket
-            .bind(SocketAddr::new(address, port))
+            .bind(SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), port))
             .expect("a free port");
         socket.listen(128).expect("nobody listens there");
         listeners.push((port, socket));
     }
+    // In a thread of its own: a write to the device may block.
+    let out = leaving.clone();
+    let to = device.try_clone()?;
+    std::thread::spawn(move || out.drain(to));
     let mut clients: Vec<Client> = Vec::new();
     loop {
         let next = stack.poll();
@@ -241,25 +201,7 @@ fn main() -> std::io::Result<()> {
             }
             goes_on
         });
-        let mut due = next.map(|at| Duration::from_nanos(at.saturating_sub(clock())));
-        let mut queue = out.frames.lock().unwrap();
-        while queue.front().is_some_and(|(at, _)| *at <= Instant::now()) {
-            if let Some((_, frame)) = queue.pop_front() {
-                writer.write_all(&frame)?;
-            }
-        }
-        let soon = |line: &VecDeque<(Instant, Vec<u8>)>| {
-            line.front()
-                .map(|(at, _)| at.saturating_duration_since(Instant::now()))
-        };
-        due = due.into_iter().chain(soon(&queue)).min();
-        drop(queue);
-        let waiting = arrived.frames.lock().unwrap();
-        due = due.into_iter().chain(soon(&waiting)).min();
-        let _ = arrived.bell.wait_timeout(
-            waiting,
-            due.unwrap_or(Duration::from_secs(1))
-                .min(Duration::from_secs(1)),
-        );
+        let due = next.map_or(u64::MAX, |at| at.saturating_sub(clock()));
+        arriving.wait(Instant::now() + Duration::from_nanos(due.min(1_000_000_000)));
     }
 }
