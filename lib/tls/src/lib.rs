@@ -134,6 +134,7 @@ impl Acceptor {
             outgoing: Vec::new(),
             established: false,
             ended: false,
+            broken: false,
         })
     }
 }
@@ -146,6 +147,8 @@ pub struct Connection {
     outgoing: Vec<u8>,
     established: bool,
     ended: bool,
+    /// The client broke the protocol: rustls is not asked again.
+    broken: bool,
 }
 
 impl fmt::Debug for Connection {
@@ -169,15 +172,18 @@ impl Connection {
     /// # Errors
     /// When the client breaks the protocol: what is outgoing then tells it why, and the connection is to be closed.
     pub fn receive(&mut self, bytes: &[u8], plaintext: &mut Vec<u8>) -> Result<(), Error> {
+        if self.broken {
+            return Err(Error::Protocol("the connection is broken".to_string()));
+        }
         self.incoming.extend_from_slice(bytes);
         loop {
             match self.step(plaintext) {
                 Ok(Step::Again) => {}
                 Ok(Step::Wait) => break,
                 Err(error) => {
-                    // The alert waits behind the error.
-                    self.incoming.clear();
-                    while let Ok(Step::Again) = self.step(plaintext) {}
+                    // The alert waits behind the error: one step encodes it. What came is not looked at again.
+                    let _ = self.step(plaintext);
+                    self.broken = true;
                     self.ended = true;
                     return Err(error);
                 }
@@ -289,6 +295,9 @@ impl Connection {
             &mut [u8],
         ) -> Result<usize, EncryptError>,
     ) -> Result<(), Error> {
+        if self.broken {
+            return Err(Error::Protocol("the connection is broken".to_string()));
+        }
         let UnbufferedStatus { discard, state } = self.tls.process_tls_records(&mut self.incoming);
         let mut state = state?;
         let start = self.outgoing.len();
