@@ -5,8 +5,9 @@
 //! the core of a program of any size needs little memory and does not hold it up.
 use alloc::vec::Vec;
 use core::ops::Range;
+use core::sync::atomic::{AtomicUsize, Ordering};
 
-use errno::Result;
+use errno::{Errno, Result};
 use machine::context::UserContext;
 
 use super::notes::{self, FileNote, ProcessNote, ThreadNote};
@@ -51,11 +52,34 @@ pub struct CoreFile {
     /// How much has been read of the head, then which segment and how much of it.
     done: usize,
     at: (usize, usize),
+    /// It is one of the readers.
+    counted: bool,
 }
 
+/// The most core files that are being read at once.
+const MAX_READERS: usize = 2;
+static READERS: AtomicUsize = AtomicUsize::new(0);
+
 /// Takes the core of the running program: stops it for a moment.
-pub fn take(process: &'static Process) -> CoreFile {
-    pause::with_paused(process, None, |threads| build(process, threads, 0))
+///
+/// # Errors
+/// `EBUSY` while two are being read already.
+pub fn take(process: &'static Process) -> Result<CoreFile> {
+    let more = |n: usize| (n < MAX_READERS).then_some(n + 1);
+    READERS
+        .fetch_update(Ordering::SeqCst, Ordering::SeqCst, more)
+        .map_err(|_| Errno::EBUSY)?;
+    let mut core = pause::with_paused(process, None, |threads| build(process, threads, 0));
+    core.counted = true;
+    Ok(core)
+}
+
+impl Drop for CoreFile {
+    fn drop(&mut self) {
+        if self.counted {
+            READERS.fetch_sub(1, Ordering::SeqCst);
+        }
+    }
 }
 
 /// Takes the core of the program from one of its threads, which dies of `signal`.
@@ -127,6 +151,7 @@ fn build(process: &'static Process, threads: &[ThreadState], signal: i32) -> Cor
         stacks,
         done: 0,
         at: (0, 0),
+        counted: false,
     }
 }
 
@@ -300,7 +325,7 @@ pub(crate) fn write_file(ctx: &mut Ctx<'_>, signal: i32, limit: u64) -> Result<u
     };
     let namespace = &ctx.process.namespace;
     match namespace.mkdir(&start, b"/coredumps", 0o700) {
-        Ok(_) | Err(errno::Errno::EEXIST) => {}
+        Ok(_) | Err(Errno::EEXIST) => {}
         Err(error) => return Err(error),
     }
     let flags = OpenFlags::CREAT | OpenFlags::TRUNC | OpenFlags::WRONLY | OpenFlags::CLOEXEC;
@@ -320,7 +345,7 @@ pub(crate) fn write_file(ctx: &mut Ctx<'_>, signal: i32, limit: u64) -> Result<u
         let mut left = len;
         while left > 0 {
             match file.write_at(written, &mut source)? {
-                0 => return Err(errno::Errno::ENOSPC),
+                0 => return Err(Errno::ENOSPC),
                 done => {
                     written += done as u64;
                     left -= done;

@@ -48,6 +48,16 @@ struct Raw {
     program: [usize; PROGRAM_FRAMES],
 }
 
+impl Raw {
+    const EMPTY: Raw = Raw {
+        thread: 0,
+        kernel_len: 0,
+        program_len: 0,
+        kernel: [0; KERNEL_FRAMES],
+        program: [0; PROGRAM_FRAMES],
+    };
+}
+
 /// What one CPU has sampled since it was last looked at.
 struct Ring {
     samples: Box<[Raw]>,
@@ -107,85 +117,100 @@ pub struct Profile {
     start_unix_ns: u64,
 }
 
-/// Samples all CPUs `hz` times a second until `go_on`, asked a few times a second, says no or `duration_ns` is over.
-///
-/// # Errors
-/// `EBUSY` while another profile runs; `EINVAL` for a rate of 0 or above [`MAX_HZ`]; `ENOMEM`.
-pub fn run(
-    process: &Process,
-    hz: u32,
-    duration_ns: u64,
-    mut go_on: impl FnMut() -> bool,
-) -> Result<Profile> {
-    if !(1..=MAX_HZ).contains(&hz) {
-        return Err(Errno::EINVAL);
-    }
-    if RUNNING.swap(true, Ordering::SeqCst) {
-        return Err(Errno::EBUSY);
-    }
-    let result = run_alone(process, hz, duration_ns, &mut go_on);
-    for ring in RINGS.iter() {
-        let gone = ring.lock().take();
-        drop(gone);
-    }
-    RUNNING.store(false, Ordering::SeqCst);
-    result
+/// A profile that is being taken. It ends when it is finished or dropped.
+pub struct Session {
+    process: &'static Process,
+    profile: Profile,
+    start_ns: u64,
+    end_ns: u64,
 }
 
-fn run_alone(
-    process: &Process,
-    hz: u32,
-    duration_ns: u64,
-    go_on: &mut dyn FnMut() -> bool,
-) -> Result<Profile> {
-    // Twice what comes between two gatherings.
-    let room = (u64::from(hz) * GATHER_NS / 1_000_000_000 * 2 + 16) as usize;
-    let empty = Raw {
-        thread: 0,
-        kernel_len: 0,
-        program_len: 0,
-        kernel: [0; KERNEL_FRAMES],
-        program: [0; PROGRAM_FRAMES],
-    };
-    for cpu in 0..machine::cpu::count() {
-        let mut samples = Vec::new();
-        samples.try_reserve_exact(room).map_err(|_| Errno::ENOMEM)?;
-        samples.resize(room, empty.clone());
-        *RINGS.on(cpu).lock() = Some(Ring {
-            samples: samples.into_boxed_slice(),
-            len: 0,
-            idle: 0,
-            lost: 0,
-        });
+impl Session {
+    /// Starts to sample all CPUs `hz` times a second, for `duration_ns`.
+    ///
+    /// # Errors
+    /// `EBUSY` while another profile runs; `EINVAL` for a rate of 0 or above [`MAX_HZ`]; `ENOMEM`.
+    pub fn start(process: &'static Process, hz: u32, duration_ns: u64) -> Result<Session> {
+        if !(1..=MAX_HZ).contains(&hz) {
+            return Err(Errno::EINVAL);
+        }
+        if RUNNING.swap(true, Ordering::SeqCst) {
+            return Err(Errno::EBUSY);
+        }
+        let start_ns = now_ns();
+        // From here on, dropping it undoes everything.
+        let session = Session {
+            process,
+            profile: Profile::new(hz),
+            start_ns,
+            end_ns: start_ns.saturating_add(duration_ns),
+        };
+        // Twice what comes between two gatherings.
+        let room = (u64::from(hz) * GATHER_NS / 1_000_000_000 * 2 + 16) as usize;
+        for cpu in 0..machine::cpu::count() {
+            let mut samples = Vec::new();
+            samples.try_reserve_exact(room).map_err(|_| Errno::ENOMEM)?;
+            samples.resize(room, Raw::EMPTY);
+            *RINGS.on(cpu).lock() = Some(Ring {
+                samples: samples.into_boxed_slice(),
+                len: 0,
+                idle: 0,
+                lost: 0,
+            });
+        }
+        if sched::start_sampling(1_000_000_000 / u64::from(hz), sample) {
+            Ok(session)
+        } else {
+            Err(Errno::EBUSY)
+        }
     }
-    let start = now_ns();
-    let mut profile = Profile {
-        counts: BTreeMap::new(),
-        threads: BTreeMap::new(),
-        idle: 0,
-        lost: 0,
-        hz,
-        duration_ns: 0,
-        start_unix_ns: wall_ns(),
-    };
-    if !sched::start_sampling(1_000_000_000 / u64::from(hz), sample) {
-        return Err(Errno::EBUSY);
+
+    /// Goes on until `deadline_ns` of the monotonic clock or the end, and answers whether it is over.
+    pub fn step(&mut self, deadline_ns: u64) -> bool {
+        let deadline = deadline_ns.min(self.end_ns);
+        while now_ns() < deadline {
+            let _ = sched::sleep_until_ns((now_ns() + GATHER_NS).min(deadline));
+            self.profile.gather(self.process);
+        }
+        now_ns() >= self.end_ns
     }
-    let end = start.saturating_add(duration_ns);
-    while now_ns() < end && go_on() {
-        let _ = sched::sleep_until_ns((now_ns() + GATHER_NS).min(end));
-        profile.gather(process, &empty);
+
+    /// Ends it.
+    pub fn finish(mut self) -> Profile {
+        sched::stop_sampling();
+        self.profile.gather(self.process);
+        self.profile.duration_ns = now_ns() - self.start_ns;
+        core::mem::replace(&mut self.profile, Profile::new(1))
     }
-    sched::stop_sampling();
-    profile.gather(process, &empty);
-    profile.duration_ns = now_ns() - start;
-    Ok(profile)
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        sched::stop_sampling();
+        for ring in RINGS.iter() {
+            let gone = ring.lock().take();
+            drop(gone);
+        }
+        RUNNING.store(false, Ordering::SeqCst);
+    }
 }
 
 impl Profile {
+    fn new(hz: u32) -> Profile {
+        Profile {
+            counts: BTreeMap::new(),
+            threads: BTreeMap::new(),
+            idle: 0,
+            lost: 0,
+            hz,
+            duration_ns: 0,
+            start_unix_ns: wall_ns(),
+        }
+    }
+
     /// Takes the samples off the CPUs.
-    fn gather(&mut self, process: &Process, empty: &Raw) {
-        let mut raw = empty.clone();
+    fn gather(&mut self, process: &Process) {
+        let mut raw = Raw::EMPTY;
         for slot in RINGS.iter().take(machine::cpu::count()) {
             loop {
                 // One at a time: interrupts are off meanwhile.
@@ -538,15 +563,7 @@ mod tests {
 
     #[test]
     fn samples_are_added_up_to_a_bound() {
-        let mut profile = Profile {
-            counts: BTreeMap::new(),
-            threads: BTreeMap::new(),
-            idle: 0,
-            lost: 0,
-            hz: 99,
-            duration_ns: 1,
-            start_unix_ns: 0,
-        };
+        let mut profile = Profile::new(99);
         let mut raw = Raw {
             thread: 1,
             kernel_len: 1,
