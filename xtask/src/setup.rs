@@ -46,6 +46,14 @@ const TESTS: &[Need] = &[
         file: "/usr/bin/promtool",
         package: "prometheus",
     },
+    Need {
+        file: "/usr/bin/gdb",
+        package: "gdb",
+    },
+    Need {
+        file: "/usr/bin/tshark",
+        package: "tshark",
+    },
 ];
 
 /// What the benchmarks need besides.

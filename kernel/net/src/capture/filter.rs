@@ -271,6 +271,25 @@ impl Filter {
         }
     }
 
+    /// Whether the expression asks about `port`.
+    pub fn names_port(&self, port: u16) -> bool {
+        fn within(expr: &Expr, port: u16) -> bool {
+            match expr {
+                Expr::Ports(_, _, low, high) => (*low..=*high).contains(&port),
+                Expr::Not(inner) => within(inner, port),
+                Expr::And(a, b) | Expr::Or(a, b) => within(a, port) || within(b, port),
+                _ => false,
+            }
+        }
+        within(&self.0, port)
+    }
+
+    /// Whether a frame is of a TCP connection with `port` at one end.
+    pub fn is_tcp_port(frame: &[u8], port: u16) -> bool {
+        let view = View::of(frame);
+        view.is(Protocol::Tcp) && Direction::Either.holds(view.ports, |p| p == port)
+    }
+
     /// Whether a frame is wanted: its beginning, from the Ethernet header on, and its whole length.
     pub fn matches(&self, frame: &[u8], len: usize) -> bool {
         match &self.0 {

@@ -115,6 +115,16 @@ fn protocols_addresses_and_ports() {
 }
 
 #[test]
+fn the_ports_of_an_expression_are_known() {
+    let names = |text: &str, port| Filter::parse(text).unwrap().names_port(port);
+    assert!(names("tcp and not (host 10.0.0.1 or port 9090)", 9090));
+    assert!(names("portrange 9000-9100", 9090));
+    assert!(!names("tcp port 80", 9090) && !names("", 9090));
+    assert!(Filter::is_tcp_port(&http(), 80) && Filter::is_tcp_port(&http(), 40000));
+    assert!(!Filter::is_tcp_port(&http(), 81) && !Filter::is_tcp_port(&dns6(), 53));
+}
+
+#[test]
 fn ipv6_behind_extension_headers_arp_and_vlans() {
     let frame = dns6();
     assert!(matches("ip6 and udp and src port 53", &frame));
