@@ -57,7 +57,7 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
-mod base64;
+pub mod base64;
 mod change;
 mod error;
 mod histogram;

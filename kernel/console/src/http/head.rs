@@ -75,7 +75,8 @@ pub struct Head {
 impl Head {
     /// The value of the header of that name (in lower case), the first one.
     pub fn header(&self, name: &str) -> Option<&str> {
-        self.all(name).next()
+        let mut named = self.headers.iter().filter(|(known, _)| known == name);
+        named.next().map(|(_, value)| value.as_str())
     }
 
     /// Whether one of the comma-separated words of all headers of that name is `word`, in any case.

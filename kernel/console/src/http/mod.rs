@@ -7,5 +7,5 @@ mod response;
 
 pub use body::{Body, Framing};
 pub use date::http_date;
-pub use head::{Head, HeadReader, MAX_HEAD, MAX_HEADERS, Method};
+pub use head::{Head, HeadReader, Method};
 pub use response::{Answer, Content, write_chunk, write_head};

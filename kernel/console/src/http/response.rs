@@ -97,17 +97,20 @@ const ALWAYS: &str = "X-Content-Type-Options: nosniff\r\n\
     Content-Security-Policy: default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; \
     form-action 'self'; base-uri 'none'; frame-ancestors 'none'\r\n";
 
-/// The head of `answer`. `date` is the time in the form of HTTP, `modern` whether the client knows chunks, `close` whether the
+/// The head of `answer`. `date` is the time in the form of HTTP, if it is known, `modern` whether the client knows chunks, `close` whether the
 /// connection ends with the answer.
-pub fn write_head(answer: &Answer, date: &str, modern: bool, close: bool) -> String {
+pub fn write_head(answer: &Answer, date: Option<&str>, modern: bool, close: bool) -> String {
     let mut out = String::with_capacity(768);
     // Writing to a string does not fail.
     let _ = write!(
         out,
-        "HTTP/1.1 {} {}\r\nDate: {date}\r\n",
+        "HTTP/1.1 {} {}\r\n",
         answer.status,
         reason(answer.status)
     );
+    if let Some(date) = date {
+        let _ = write!(out, "Date: {date}\r\n");
+    }
     let cached = answer
         .headers
         .iter()
@@ -183,16 +186,16 @@ mod tests {
 
     #[test]
     fn heads() {
-        let text = write_head(&Answer::json("{}".into()), "D", true, false);
+        let text = write_head(&Answer::json("{}".into()), Some("D"), true, false);
         assert!(
             text.starts_with("HTTP/1.1 200 OK\r\nDate: D\r\nContent-Type: application/json\r\n")
         );
         assert!(text.contains("\r\nContent-Length: 2\r\n") && text.contains("no-store"));
         assert!(text.ends_with("\r\n\r\n") && !text.contains("Connection"));
-        let text = write_head(&Answer::empty(204), "D", true, true);
+        let text = write_head(&Answer::empty(204), None, true, true);
         assert!(text.contains("Connection: close") && !text.contains("Content-Length"));
         let error: Answer = Error::unauthorized().into();
-        let text = write_head(&error, "D", false, false);
+        let text = write_head(&error, Some("D"), false, false);
         assert!(text.contains("WWW-Authenticate: Bearer") && text.contains("keep-alive"));
         assert_eq!(text.matches("Content-Security-Policy").count(), 1);
         // No line may be broken or continued.

@@ -6,7 +6,7 @@ mod message;
 
 pub use frame::{Opcode, write_frame};
 pub use handshake::accept;
-pub use message::{Event, MAX_MESSAGE, Reader};
+pub use message::{Event, Reader};
 
 /// Why a connection is closed (RFC 6455 §7.4.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,8 +15,6 @@ pub struct CloseCode(pub u16);
 impl CloseCode {
     /// The purpose is fulfilled.
     pub const NORMAL: CloseCode = CloseCode(1000);
-    /// One end goes away.
-    pub const AWAY: CloseCode = CloseCode(1001);
     /// The peer broke the protocol.
     pub const PROTOCOL: CloseCode = CloseCode(1002);
     /// Data of a kind that is not taken.
