@@ -19,6 +19,7 @@ pub mod limits;
 pub mod mm;
 pub mod proc;
 pub mod process;
+pub mod report;
 mod run;
 pub mod signal;
 pub mod socket;

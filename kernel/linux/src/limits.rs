@@ -130,17 +130,26 @@ impl Limits {
         self.get(resource).soft
     }
 
-    /// Sets both limits.
+    /// Whether both limits can be set.
     ///
     /// # Errors
-    /// `EINVAL` when soft is above hard, `EPERM` for more descriptors than the kernel can hold.
-    pub fn set(&self, resource: Resource, limit: Limit) -> Result<()> {
+    /// As [`Limits::set`].
+    pub fn check(resource: Resource, limit: Limit) -> Result<()> {
         if limit.soft > limit.hard {
             return Err(Errno::EINVAL);
         }
         if resource == Resource::Nofile && limit.hard > 1 << 20 {
             return Err(Errno::EPERM);
         }
+        Ok(())
+    }
+
+    /// Sets both limits.
+    ///
+    /// # Errors
+    /// `EINVAL` when soft is above hard, `EPERM` for more descriptors than the kernel can hold.
+    pub fn set(&self, resource: Resource, limit: Limit) -> Result<()> {
+        Limits::check(resource, limit)?;
         self.0.lock()[resource as usize] = limit;
         Ok(())
     }

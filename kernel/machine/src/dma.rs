@@ -12,7 +12,7 @@ use core::ops::Range;
 use core::sync::atomic::{AtomicU16, AtomicU32, Ordering};
 
 use crate::arch;
-use crate::mem::{Frame, OutOfMemory, PAGE_SIZE, alloc_block_reclaim, free_block};
+use crate::mem::{DMA_FRAMES, Frame, OutOfMemory, PAGE_SIZE, alloc_block_reclaim, free_block};
 
 /// Zeroed, physically contiguous, page-aligned memory shared with a device. Freed when dropped: reset the device, or
 /// take the buffer out of its reach, before that; else keep the buffer or [`DmaBuffer::leak`] it.
@@ -51,6 +51,7 @@ impl DmaBuffer {
         // SAFETY: the block is ours and this long.
         unsafe { arch::fill(arch::phys_to_virt(phys), 0, PAGE_SIZE << order) };
         arch::dma_register(phys, PAGE_SIZE << order);
+        DMA_FRAMES.fetch_add(1 << order, Ordering::Relaxed);
         Ok(Self { phys, order, len })
     }
 
@@ -118,6 +119,7 @@ impl DmaBuffer {
 impl Drop for DmaBuffer {
     fn drop(&mut self) {
         arch::dma_unregister(self.phys);
+        DMA_FRAMES.fetch_sub(1 << self.order, Ordering::Relaxed);
         // SAFETY: the block is ours alone.
         unsafe { free_block(self.phys, self.order) }
     }

@@ -29,7 +29,7 @@ pub use backend::{init, start_cpu};
 pub use lock::{Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
 pub use poll::{Events, Observer, Pollee, Registration};
 pub use thread::{
-    CpuSet, CpuTimes, SpawnError, SpawnOptions, State, Stats, Thread, current, exit, spawn,
+    CpuSet, CpuTimes, SpawnError, SpawnOptions, State, Stats, Thread, current, exit, find, spawn,
     threads, with_current,
 };
 pub use timer::Timer;

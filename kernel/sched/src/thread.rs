@@ -360,6 +360,11 @@ pub fn exit() -> ! {
     backend::exit()
 }
 
+/// The thread of that number, if it is still there.
+pub fn find(id: u64) -> Option<Arc<Thread>> {
+    THREADS.lock().get(&id).and_then(Weak::upgrade)
+}
+
 /// All threads there are, oldest first.
 pub fn threads() -> Vec<Arc<Thread>> {
     let weak: Vec<Weak<Thread>> = THREADS.lock().values().cloned().collect();

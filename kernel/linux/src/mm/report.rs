@@ -230,6 +230,11 @@ impl AddressSpace {
         out
     }
 
+    /// How many areas there are.
+    pub fn area_count(&self) -> usize {
+        self.areas.read().count()
+    }
+
     /// Sums for `statm`, `status` and `stat`.
     pub fn totals(&self) -> Totals {
         let code = self.layout.lock().code;

@@ -12,9 +12,9 @@ use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use machine::cpu::{MAX_CPUS, PerCpu};
 use machine::sync::{Once, SpinLock};
 
-use crate::syscalls::table;
+use crate::syscalls::{SyscallInfo, table};
 
-/// Buckets of the histogram: the first holds what takes less than 128 ns, each further one twice as much; the last
+/// Buckets of the histogram: the first holds what takes at most 128 ns, each further one twice as much; the last
 /// holds the rest.
 pub const BUCKETS: usize = 32;
 /// The upper bound of the first bucket is two to that power.
@@ -60,17 +60,17 @@ pub struct CallStats {
     pub errors: u64,
     /// Nanoseconds from entry to end, waiting included.
     pub time_ns: u64,
-    /// How many took less than `2^(7 + n)` ns and no less than half of that; the last holds all longer ones.
+    /// How many took at most `2^(7 + n)` ns and more than half of that; the last holds all longer ones.
     pub histogram: [u64; BUCKETS],
 }
 
-/// The upper bound in nanoseconds of bucket `n`; the last has none.
+/// The upper bound in nanoseconds of bucket `n`, which is in it; the last has none.
 pub fn bucket_bound_ns(n: usize) -> Option<u64> {
     (n + 1 < BUCKETS).then(|| 1 << (FIRST_POWER as usize + n))
 }
 
 fn bucket(duration_ns: u64) -> usize {
-    let power = u64::BITS - duration_ns.leading_zeros();
+    let power = u64::BITS - duration_ns.saturating_sub(1).leading_zeros();
     (power.saturating_sub(FIRST_POWER) as usize).min(BUCKETS - 1)
 }
 
@@ -114,16 +114,19 @@ pub fn refused() -> Vec<(u64, u64)> {
 pub fn all() -> Vec<CallStats> {
     table::TABLE
         .iter()
-        .filter_map(|info| of(info.number))
+        .map(sum)
         .filter(|stats| stats.count > 0)
         .collect()
 }
 
 /// The sums for the call `number`, if the table has it.
 pub fn of(number: u32) -> Option<CallStats> {
-    let info = table::info(number)?;
+    table::info(number).map(sum)
+}
+
+fn sum(info: &SyscallInfo) -> CallStats {
     let mut sum = CallStats {
-        number,
+        number: info.number,
         name: info.name,
         count: 0,
         errors: 0,
@@ -131,7 +134,7 @@ pub fn of(number: u32) -> Option<CallStats> {
         histogram: [0; BUCKETS],
     };
     for cells in CELLS.iter().filter_map(Once::get) {
-        let Some(cell) = cells.get(number as usize) else {
+        let Some(cell) = cells.get(info.number as usize) else {
             continue;
         };
         sum.count += cell.count.load(Relaxed);
@@ -141,7 +144,7 @@ pub fn of(number: u32) -> Option<CallStats> {
             *to += u64::from(from.load(Relaxed));
         }
     }
-    Some(sum)
+    sum
 }
 
 /// The table that `strace -c` prints: share of time, seconds, microseconds a call, calls, errors, name.
@@ -200,11 +203,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_duration_falls_below_its_bound() {
-        for ns in [0, 127, 128, 255, 256, 1 << 20, (1 << 37) - 1, u64::MAX] {
+    fn a_duration_falls_between_two_bounds() {
+        for ns in [
+            0,
+            127,
+            128,
+            129,
+            256,
+            1 << 20,
+            (1 << 37) - 1,
+            1 << 37,
+            u64::MAX,
+        ] {
             let n = bucket(ns);
-            assert!(bucket_bound_ns(n).is_none_or(|bound| ns < bound), "{ns}");
-            assert!(n == 0 || ns >= bucket_bound_ns(n - 1).unwrap(), "{ns}");
+            assert!(bucket_bound_ns(n).is_none_or(|bound| ns <= bound), "{ns}");
+            assert!(n == 0 || ns > bucket_bound_ns(n - 1).unwrap(), "{ns}");
         }
     }
 

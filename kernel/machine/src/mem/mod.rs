@@ -48,6 +48,12 @@ pub struct Stats {
     pub heap: usize,
     /// Bytes of kernel heap in live objects, caches of freed objects included.
     pub heap_bytes: usize,
+    /// Frames that hold page tables, the program's and the kernel's.
+    pub page_tables: usize,
+    /// Frames that back the stacks of kernel threads.
+    pub stacks: usize,
+    /// Frames of buffers that devices read and write.
+    pub dma: usize,
 }
 
 static BUDDY: IrqLock<buddy::Buddy> = IrqLock::new(buddy::Buddy::empty());
@@ -55,6 +61,10 @@ static BUDDY: IrqLock<buddy::Buddy> = IrqLock::new(buddy::Buddy::empty());
 static TABLE: Once<&'static [FrameInfo]> = Once::new();
 static TABLE_BASE: AtomicUsize = AtomicUsize::new(0);
 static HEAP_FRAMES: AtomicUsize = AtomicUsize::new(0);
+/// Frames by other uses: see [`Stats`].
+pub(crate) static PAGE_TABLE_FRAMES: AtomicUsize = AtomicUsize::new(0);
+pub(crate) static STACK_FRAMES: AtomicUsize = AtomicUsize::new(0);
+pub(crate) static DMA_FRAMES: AtomicUsize = AtomicUsize::new(0);
 
 /// Called with the number of frames wanted; frees what it can and says how many frames it freed.
 pub type Reclaim = fn(wanted: usize) -> usize;
@@ -75,6 +85,9 @@ pub fn stats() -> Stats {
         free: buddy.free_frames() + frame::cached(),
         heap: HEAP_FRAMES.load(Relaxed),
         heap_bytes: HEAP_FRAMES.load(Relaxed) * PAGE_SIZE,
+        page_tables: PAGE_TABLE_FRAMES.load(Relaxed),
+        stacks: STACK_FRAMES.load(Relaxed),
+        dma: DMA_FRAMES.load(Relaxed),
     }
 }
 

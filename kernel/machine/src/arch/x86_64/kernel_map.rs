@@ -7,7 +7,7 @@ use super::boot::KERNEL_BASE;
 use super::features;
 use super::io::write_cr3;
 use crate::boot::{MemoryRegion, RegionKind};
-use crate::mem::{PAGE_SIZE, alloc_block};
+use crate::mem::{PAGE_SIZE, PAGE_TABLE_FRAMES, STACK_FRAMES, alloc_block};
 use crate::sync::SpinLock;
 
 /// Where physical address 0 appears.
@@ -209,6 +209,7 @@ unsafe fn map_page(va: usize, phys: u64, flags: u64) -> Option<()> {
         let slot = unsafe { &mut *phys_to_virt(table).cast::<u64>().add(va >> shift & 511) };
         if *slot == 0 {
             let page = alloc_block(0)?;
+            PAGE_TABLE_FRAMES.fetch_add(1, Relaxed);
             // SAFETY: a page just allocated.
             unsafe { phys_to_virt(page).write_bytes(0, PAGE_SIZE) };
             *slot = page | pte::PRESENT | pte::WRITE;
@@ -251,6 +252,7 @@ pub(super) fn map_stack(len: usize) -> Option<usize> {
     let base = reserve(pages)?;
     for i in 0..pages {
         let frame = alloc_block(0)?;
+        STACK_FRAMES.fetch_add(1, Relaxed);
         // SAFETY: just reserved; the frame is ours.
         unsafe {
             map_page(

@@ -14,8 +14,8 @@ use super::io::{invlpg, write_cr3};
 use super::kernel_map::{self, phys_to_virt, pte};
 use super::percpu::{block, block_of};
 use crate::mem::{
-    Frame, HUGE_PAGE_SIZE, HugeFrame, OutOfMemory, PAGE_SIZE, alloc_block, alloc_block_reclaim,
-    free_block,
+    Frame, HUGE_PAGE_SIZE, HugeFrame, OutOfMemory, PAGE_SIZE, PAGE_TABLE_FRAMES, alloc_block,
+    alloc_block_reclaim, free_block,
 };
 use crate::sync::SpinLock;
 use crate::user::is_user_range;
@@ -42,7 +42,18 @@ fn zeroed_page() -> Result<u64, OutOfMemory> {
     let page = alloc_block_reclaim(0)?;
     // SAFETY: a page just allocated.
     unsafe { super::fill(phys_to_virt(page), 0, PAGE_SIZE) };
+    PAGE_TABLE_FRAMES.fetch_add(1, Relaxed);
     Ok(page)
+}
+
+/// Gives a page of a table back.
+///
+/// # Safety
+/// The table is linked nowhere, and no CPU walks it any more.
+unsafe fn free_table(table: u64) {
+    PAGE_TABLE_FRAMES.fetch_sub(1, Relaxed);
+    // SAFETY: as the caller says.
+    unsafe { free_block(table, 0) };
 }
 
 /// Entry `index` of the table at `table`.
@@ -303,7 +314,7 @@ impl PageTable {
                 }
                 for table in tables {
                     // SAFETY: unlinked, and no CPU walks it any more after the flush.
-                    unsafe { free_block(table, 0) };
+                    unsafe { free_table(table) };
                 }
                 let pages: usize = gone
                     .iter()
@@ -542,6 +553,7 @@ fn is_large(entry: u64) -> bool {
 /// needs to be forgotten.
 fn split(entry: &AtomicU64, mut large: u64) -> Result<u64, OutOfMemory> {
     let table = alloc_block(0).ok_or(OutOfMemory)?;
+    PAGE_TABLE_FRAMES.fetch_add(1, Relaxed);
     loop {
         let base = large & pte::ADDRESS & !0x1f_f000;
         let flags = large & !pte::ADDRESS & !pte::LARGE;
@@ -570,7 +582,7 @@ impl Drop for Inner {
         table.unmap(0..crate::user::USER_END, &mut |_, frame, _| drop(frame));
         free_tables(self.root, 3);
         // SAFETY: the root is not in use anywhere.
-        unsafe { free_block(self.root, 0) };
+        unsafe { free_table(self.root) };
         core::mem::forget(table);
     }
 }
@@ -586,7 +598,7 @@ fn free_tables(table: u64, level: u32) {
                 free_tables(value & pte::ADDRESS, level - 1);
             }
             // SAFETY: nothing refers to it any more.
-            unsafe { free_block(value & pte::ADDRESS, 0) };
+            unsafe { free_table(value & pte::ADDRESS) };
         }
     }
 }
