@@ -29,6 +29,7 @@ mod path;
 mod pkt;
 mod ports;
 pub mod query;
+pub mod report;
 mod route;
 mod run;
 mod seq;

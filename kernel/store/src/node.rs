@@ -280,12 +280,17 @@ impl Leaf {
 
 type Names = Box<dyn Fn() -> Vec<String> + Send + Sync>;
 type Get = Box<dyn Fn(&str) -> Option<Node> + Send + Sync>;
+type All = Box<dyn Fn() -> Vec<(String, Node)> + Send + Sync>;
 
 /// Children that are listed on demand.
 pub(crate) struct Listed {
     pub(crate) label: &'static str,
-    names: Names,
-    get: Get,
+    source: Source,
+}
+
+enum Source {
+    OneByOne { names: Names, get: Get },
+    AllAtOnce(All),
 }
 
 /// What holds other nodes.
@@ -327,8 +332,29 @@ impl Branch {
     ) -> Branch {
         self.listed = Some(Listed {
             label,
-            names: Box::new(names),
-            get: Box::new(move |name| get(name).map(Into::into)),
+            source: Source::OneByOne {
+                names: Box::new(names),
+                get: Box::new(move |name| get(name).map(Into::into)),
+            },
+        });
+        self
+    }
+
+    /// As [`Branch::listed`], for children that are only known all at once; a look at one of them makes all.
+    pub fn listed_at_once<N: Into<Node>>(
+        mut self,
+        label: &'static str,
+        all: impl Fn() -> Vec<(String, N)> + Send + Sync + 'static,
+    ) -> Branch {
+        let nodes = move || {
+            all()
+                .into_iter()
+                .map(|(name, node)| (name, node.into()))
+                .collect()
+        };
+        self.listed = Some(Listed {
+            label,
+            source: Source::AllAtOnce(Box::new(nodes)),
         });
         self
     }
@@ -350,7 +376,13 @@ impl Branch {
         let fixed = self.children.iter().find(|(known, _)| known == name);
         match (fixed, &self.listed) {
             (Some((_, node)), _) => Some(node.clone()),
-            (None, Some(listed)) if is_name(name) => (listed.get)(name),
+            (None, Some(listed)) if is_name(name) => match &listed.source {
+                Source::OneByOne { get, .. } => get(name),
+                Source::AllAtOnce(all) => {
+                    let found = all().into_iter().find(|(known, _)| known == name);
+                    found.map(|(_, node)| node)
+                }
+            },
             _ => None,
         }
     }
@@ -365,15 +397,24 @@ impl Branch {
         let Some(listed) = &self.listed else {
             return;
         };
-        for name in (listed.names)() {
-            let shadowed = self.children.iter().any(|(known, _)| *known == name);
-            if !is_name(&name) || shadowed {
-                continue;
+        let is_wanted =
+            |name: &str| is_name(name) && self.children.iter().all(|(known, _)| known != name);
+        match &listed.source {
+            Source::OneByOne { names, get } => {
+                for name in names().iter().filter(|name| is_wanted(name)) {
+                    if let Some(node) = get(name)
+                        && !visit(name, node)
+                    {
+                        return;
+                    }
+                }
             }
-            if let Some(node) = (listed.get)(&name)
-                && !visit(&name, node)
-            {
-                return;
+            Source::AllAtOnce(all) => {
+                for (name, node) in all() {
+                    if is_wanted(&name) && !visit(&name, node) {
+                        return;
+                    }
+                }
             }
         }
     }

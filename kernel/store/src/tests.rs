@@ -163,6 +163,25 @@ fn nodes_are_shown_to_a_depth() {
 }
 
 #[test]
+fn children_known_at_once_are_children_as_well() {
+    let all = || {
+        ["b", "a", "no/name", "fixed"]
+            .map(|name| (name.into(), Leaf::text(move || name)))
+            .into()
+    };
+    let branch = Branch::new("")
+        .with("fixed", Leaf::bool(|| true))
+        .listed_at_once("thing", all);
+    let store = Store::unshared(Branch::new("").with("things", branch));
+    let snapshot = Snapshot::take(&store, &path("/things"), 1).unwrap();
+    let names: Vec<&str> = snapshot.values().iter().map(|(path, _)| &**path).collect();
+    assert_eq!(names, ["/things/a", "/things/b", "/things/fixed"]);
+    assert_eq!(store.read(&path("/things/b")).unwrap(), "b".into());
+    assert_eq!(store.read(&path("/things/fixed")).unwrap(), true.into());
+    assert!(store.read(&path("/things/c")).is_err());
+}
+
+#[test]
 fn what_is_not_there_is_not_found() {
     let Fixture { store, .. } = fixture();
     for text in [

@@ -1,0 +1,576 @@
+//! What the engine shows in the information store: `/net`, but for the host's names, which are the program's.
+
+use alloc::format;
+use alloc::string::String;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+use store::{Branch, Leaf, Value};
+
+use crate::flow::Found;
+use crate::option::{Opt, OptName};
+use crate::query::{LinkInfo, NeighbourState, RouteInfo, SocketInfo};
+use crate::socket::Socket;
+use crate::stack::Stack;
+use crate::tcp::info::TcpInfo;
+
+/// The most connections in one listing.
+const MAX_CONNECTIONS: usize = 1000;
+
+/// Counters that count dropped packets: their group and name in Linux, and the reason in words. What [`CONTAINS`] says is
+/// in another reason already is taken off.
+const DROPS: &[(&str, &str, &str)] = &[
+    ("Ip", "InHdrErrors", "ip_bad_header"),
+    ("Ip", "InAddrErrors", "ip_not_for_this_machine"),
+    ("Ip", "InUnknownProtos", "ip_unknown_protocol"),
+    ("Ip", "InDiscards", "ip_in_no_room"),
+    ("Ip", "OutDiscards", "ip_out_no_room"),
+    ("Ip", "OutNoRoutes", "ip_no_route"),
+    ("Ip", "ReasmFails", "ip_fragments_incomplete"),
+    ("Ip", "FragFails", "ip_too_large"),
+    ("IpExt", "InTruncatedPkts", "ip_truncated"),
+    ("IpExt", "InCsumErrors", "ip_checksum"),
+    ("IpExt", "InNoRoutes", "ip_in_no_route"),
+    ("Ip6", "Ip6InHdrErrors", "ip6_bad_header"),
+    ("Ip6", "Ip6InAddrErrors", "ip6_not_for_this_machine"),
+    ("Ip6", "Ip6InUnknownProtos", "ip6_unknown_protocol"),
+    ("Ip6", "Ip6OutNoRoutes", "ip6_no_route"),
+    ("Ip6", "Ip6ReasmFails", "ip6_fragments_incomplete"),
+    ("Icmp", "InErrors", "icmp_malformed"),
+    ("Icmp", "InCsumErrors", "icmp_checksum"),
+    ("Icmp", "OutRateLimitGlobal", "icmp_rate_limit"),
+    ("Tcp", "InErrs", "tcp_malformed"),
+    ("Tcp", "InCsumErrors", "tcp_checksum"),
+    ("Udp", "NoPorts", "udp_no_listener"),
+    ("Udp", "InErrors", "udp_malformed"),
+    ("Udp", "InCsumErrors", "udp_checksum"),
+    ("Udp", "RcvbufErrors", "udp_receive_buffer_full"),
+    ("Udp", "SndbufErrors", "udp_send_buffer_full"),
+    ("Udp", "MemErrors", "udp_no_memory"),
+    ("TcpExt", "ListenOverflows", "tcp_accept_queue_full"),
+    ("TcpExt", "ListenDrops", "tcp_handshake_dropped"),
+    ("TcpExt", "TCPReqQFullDrop", "tcp_syn_queue_full"),
+    ("TcpExt", "SyncookiesFailed", "tcp_wrong_cookie"),
+    ("TcpExt", "PAWSEstab", "tcp_old_timestamp"),
+    ("TcpExt", "RcvPruned", "tcp_pruned"),
+    ("TcpExt", "TCPOFODrop", "tcp_out_of_order_full"),
+    ("TcpExt", "TCPRcvQDrop", "tcp_receive_queue_full"),
+    ("TcpExt", "TCPZeroWindowDrop", "tcp_zero_window"),
+    ("TcpExt", "TCPTimeWaitOverflow", "tcp_time_wait_full"),
+];
+
+/// Linux counts some drops twice: under the first name and under one of the others.
+const CONTAINS: &[(&str, &[&str])] = &[
+    ("tcp_malformed", &["tcp_checksum"]),
+    (
+        "udp_malformed",
+        &["udp_checksum", "udp_receive_buffer_full", "udp_no_memory"],
+    ),
+    (
+        "tcp_handshake_dropped",
+        &["tcp_accept_queue_full", "tcp_syn_queue_full"],
+    ),
+];
+
+/// What counters go up and down, by name.
+const GAUGES: &[&str] = &["CurrEstab"];
+
+/// The network.
+pub fn branch(stack: &Arc<Stack>) -> Branch {
+    let with = |look: fn(&Stack) -> Vec<Value>| {
+        let stack = stack.clone();
+        Leaf::list(move || look(&stack))
+    };
+    let of = |look: fn(&Arc<Stack>) -> u64| {
+        let stack = stack.clone();
+        Leaf::gauge(move || look(&stack))
+    };
+    let (links, sockets, drops) = (stack.clone(), stack.clone(), stack.clone());
+    Branch::new("The network.")
+        .with(
+            "interfaces",
+            Branch::new("Network interfaces.")
+                .metric("")
+                .listed_at_once("interface", move || interfaces(&links)),
+        )
+        .with(
+            "routes",
+            with(routes).help("Routes, with the network, the next hop and the interface."),
+        )
+        .with(
+            "neighbours",
+            with(neighbours).help("Addresses on the link, their hardware addresses and states."),
+        )
+        .with(
+            "connections",
+            Branch::new("TCP connections and listeners and UDP sockets, the first 1000.")
+                .no_metrics()
+                .listed_at_once("connection", move || connections(&sockets)),
+        )
+        .with(
+            "flows",
+            of(|stack| stack.flow_counts().0 as u64)
+                .unit("flows")
+                .help("TCP connections of any state, half-open ones and TIME-WAIT included."),
+        )
+        .with(
+            "time_wait",
+            of(|stack| stack.flow_counts().1 as u64)
+                .unit("flows")
+                .help("Connections in TIME-WAIT."),
+        )
+        .with(
+            "established",
+            of(|stack| stack.counters().sum(|set| &set.tcp_curr_estab))
+                .unit("connections")
+                .help("Established TCP connections."),
+        )
+        .with(
+            "buffers",
+            of(|stack| stack.memory() as u64)
+                .unit("bytes")
+                .help("Memory in socket buffers."),
+        )
+        .with(
+            "drops",
+            Branch::new("Dropped packets by reason.")
+                .listed_at_once("reason", move || dropped(&drops)),
+        )
+        .with("counters", counters(stack))
+}
+
+/// All of Linux's counters, a map for each group of `/proc/net/snmp` and `netstat`.
+fn counters(stack: &Arc<Stack>) -> Branch {
+    let branch = Branch::new("The counters of /proc/net/snmp and /proc/net/netstat.").metric("");
+    ["Ip", "Icmp", "Tcp", "Udp", "TcpExt", "IpExt", "Ip6"]
+        .into_iter()
+        .fold(branch, |branch, group| {
+            let stack = stack.clone();
+            let read = move || {
+                let mut entries = Vec::new();
+                stack.counters().for_each(|of, name, value| {
+                    if of == group && !GAUGES.contains(&name) {
+                        entries.push((name.into(), Value::integer(value)));
+                    }
+                });
+                entries
+            };
+            let leaf = Leaf::map(read)
+                .counter()
+                .label("counter")
+                .help("Events, by their names in Linux.");
+            branch.with(group.to_lowercase(), leaf)
+        })
+}
+
+fn dropped(stack: &Stack) -> Vec<(String, Leaf)> {
+    let mut all: Vec<(String, u64)> = Vec::new();
+    stack.counters().for_each(|group, name, count| {
+        let mut known = DROPS.iter();
+        if let Some((.., reason)) = known.find(|(of, known, _)| (*of, *known) == (group, name)) {
+            all.push(((*reason).into(), count));
+        }
+    });
+    let count = |of: &str| {
+        all.iter()
+            .find(|(reason, _)| reason == of)
+            .map_or(0, |(_, count)| *count)
+    };
+    let sum = |reasons: &[&str]| reasons.iter().map(|reason| count(reason)).sum::<u64>();
+    let twice: Vec<(&str, u64)> = CONTAINS
+        .iter()
+        .map(|(reason, parts)| (*reason, sum(parts)))
+        .collect();
+    for (reason, sum) in twice {
+        if let Some((_, count)) = all.iter_mut().find(|(known, _)| known == reason) {
+            *count = count.saturating_sub(sum);
+        }
+    }
+    for link in stack.links() {
+        all.push((format!("{}_receive", link.name), link.counters.rx_dropped));
+        all.push((format!("{}_transmit", link.name), link.counters.tx_dropped));
+    }
+    let leaf = |count| Leaf::fixed(Value::integer(count)).counter().unit("packets");
+    let shown = all.into_iter();
+    shown
+        .map(|(reason, count)| (reason, leaf(count).help("Packets dropped.")))
+        .collect()
+}
+
+fn text(value: impl core::fmt::Display) -> Leaf {
+    Leaf::fixed(Value::text(value))
+}
+
+fn hardware(mac: &[u8; 6]) -> String {
+    let bytes: Vec<String> = mac.iter().map(|byte| format!("{byte:02x}")).collect();
+    bytes.join(":")
+}
+
+fn interfaces(stack: &Stack) -> Vec<(String, Branch)> {
+    let addresses = stack.addresses();
+    let interface = |link: LinkInfo| {
+        let own = addresses
+            .iter()
+            .filter(|address| address.index == link.index);
+        let own = own.map(|address| {
+            Value::text(format_args!(
+                "{}/{}",
+                address.addr.addr, address.addr.prefix
+            ))
+        });
+        let counters = link.counters;
+        let flag = |value: bool, help| Leaf::fixed(value.into()).help(help);
+        let count = |value: u64, unit, help| {
+            Leaf::fixed(Value::integer(value))
+                .counter()
+                .unit(unit)
+                .help(help)
+        };
+        let branch = Branch::new("A network interface.")
+            .with(
+                "mac",
+                text(hardware(&link.mac)).help("Its hardware address."),
+            )
+            .with(
+                "mtu",
+                Leaf::fixed(Value::integer(link.mtu))
+                    .unit("bytes")
+                    .help("The largest IP packet."),
+            )
+            .with("up", flag(link.up, "Whether it is up."))
+            .with("carrier", flag(link.carrier, "Whether the link is there."))
+            .with(
+                "promiscuous",
+                flag(link.promiscuous, "Whether all packets are received."),
+            )
+            .with(
+                "addresses",
+                Leaf::fixed(Value::List(own.collect()))
+                    .help("Its addresses, with the lengths of their prefixes."),
+            )
+            .with(
+                "rx_bytes",
+                count(counters.rx_bytes, "bytes", "Bytes received."),
+            )
+            .with("tx_bytes", count(counters.tx_bytes, "bytes", "Bytes sent."))
+            .with(
+                "rx_packets",
+                count(counters.rx_packets, "packets", "Packets received."),
+            )
+            .with(
+                "tx_packets",
+                count(counters.tx_packets, "packets", "Packets sent."),
+            )
+            .with(
+                "rx_errors",
+                count(counters.rx_errors, "packets", "Damaged packets received."),
+            )
+            .with(
+                "tx_errors",
+                count(
+                    counters.tx_errors,
+                    "packets",
+                    "Packets that could not be sent.",
+                ),
+            )
+            .with(
+                "rx_drops",
+                count(
+                    counters.rx_dropped,
+                    "packets",
+                    "Received packets for which there was no room.",
+                ),
+            )
+            .with(
+                "tx_drops",
+                count(
+                    counters.tx_dropped,
+                    "packets",
+                    "Packets to send for which there was no room.",
+                ),
+            );
+        (link.name, branch)
+    };
+    stack.links().into_iter().map(interface).collect()
+}
+
+fn name_of(links: &[LinkInfo], index: u32) -> Value {
+    let link = links.iter().find(|link| link.index == index);
+    link.map_or_else(|| Value::text(index), |link| Value::text(&link.name))
+}
+
+fn routes(stack: &Stack) -> Vec<Value> {
+    let links = stack.links();
+    let route = |route: RouteInfo| {
+        let mut entries = Vec::from([
+            (
+                "to".into(),
+                Value::text(format_args!("{}/{}", route.dst.addr, route.dst.prefix)),
+            ),
+            ("interface".into(), name_of(&links, route.index)),
+        ]);
+        if let Some(gateway) = route.gateway {
+            entries.push(("via".into(), Value::text(gateway)));
+        }
+        if let Some(source) = route.source {
+            entries.push(("source".into(), Value::text(source)));
+        }
+        entries.push(("metric".into(), Value::integer(route.metric)));
+        Value::Map(entries)
+    };
+    stack.routes().into_iter().map(route).collect()
+}
+
+fn neighbours(stack: &Stack) -> Vec<Value> {
+    let links = stack.links();
+    let state = |state| match state {
+        NeighbourState::Incomplete => "incomplete",
+        NeighbourState::Reachable => "reachable",
+        NeighbourState::Stale => "stale",
+        NeighbourState::Delay => "delay",
+        NeighbourState::Probe => "probe",
+        NeighbourState::Failed => "failed",
+        NeighbourState::Permanent => "permanent",
+    };
+    let neighbours = stack.neighbours().into_iter();
+    neighbours
+        .map(|neighbour| {
+            Value::Map(Vec::from([
+                ("address".into(), Value::text(neighbour.addr)),
+                ("interface".into(), name_of(&links, neighbour.index)),
+                (
+                    "mac".into(),
+                    neighbour
+                        .mac
+                        .as_ref()
+                        .map_or_else(String::new, hardware)
+                        .into(),
+                ),
+                ("state".into(), state(neighbour.state).into()),
+            ]))
+        })
+        .collect()
+}
+
+/// The names of the states, by Linux's numbers (`net/tcp_states.h`).
+const STATES: [&str; 13] = [
+    "unknown",
+    "established",
+    "syn-sent",
+    "syn-received",
+    "fin-wait-1",
+    "fin-wait-2",
+    "time-wait",
+    "closed",
+    "close-wait",
+    "last-ack",
+    "listen",
+    "closing",
+    "syn-received",
+];
+
+fn connections(stack: &Stack) -> Vec<(String, Branch)> {
+    let mut all: Vec<(&str, SocketInfo, Option<TcpInfo>)> = Vec::new();
+    all.extend(
+        stack
+            .listeners
+            .list()
+            .into_iter()
+            .map(|info| ("tcp", info, None)),
+    );
+    all.extend(
+        stack
+            .udp_sockets()
+            .into_iter()
+            .map(|info| ("udp", info, None)),
+    );
+    for (key, found) in stack.flows.list().into_iter().take(MAX_CONNECTIONS) {
+        let mut info = SocketInfo {
+            ipv6: key.local.is_ipv6(),
+            local: (key.local, key.lport).into(),
+            remote: (key.remote, key.rport).into(),
+            state: 6,
+            send_queue: 0,
+            recv_queue: 0,
+            drops: 0,
+            retransmits: 0,
+        };
+        let mut tcp = None;
+        match found {
+            Found::Conn(conn) => {
+                conn.describe(&mut info);
+                if let Ok(Opt::Info(read)) = conn.option(OptName::Info) {
+                    tcp = Some(*read);
+                }
+            }
+            Found::Half(_) => info.state = 3,
+            Found::Wait => {}
+        }
+        all.push(("tcp", info, tcp));
+    }
+    all.truncate(MAX_CONNECTIONS);
+    let connection = |(protocol, info, tcp): (&str, SocketInfo, Option<TcpInfo>)| {
+        let state = match protocol {
+            "udp" => "open",
+            _ => STATES.get(usize::from(info.state)).unwrap_or(&"unknown"),
+        };
+        let size = |bytes: usize, help| Leaf::fixed(Value::Size(bytes as u64)).help(help);
+        let mut branch = Branch::new("A connection or a socket.")
+            .with("protocol", text(protocol).help("tcp or udp."))
+            .with("state", text(state).help("Its state, as ss(8) names it."))
+            .with(
+                "local",
+                text(info.local).help("The local address and port."),
+            )
+            .with(
+                "remote",
+                text(info.remote).help("The peer's address and port."),
+            )
+            .with(
+                "rx_queue",
+                size(
+                    info.recv_queue,
+                    "Bytes to read; of a listener, connections to accept.",
+                ),
+            )
+            .with(
+                "tx_queue",
+                size(
+                    info.send_queue,
+                    "Bytes not yet acknowledged; of a listener, the backlog's limit.",
+                ),
+            );
+        if protocol == "udp" {
+            branch = branch.with(
+                "drops",
+                Leaf::fixed(Value::integer(info.drops))
+                    .counter()
+                    .unit("packets")
+                    .help("Datagrams for which there was no room."),
+            );
+        }
+        if let Some(tcp) = tcp {
+            branch = branch.with(
+                "info",
+                Leaf::fixed(Value::Map(tcp_info(&tcp)))
+                    .help("TCP_INFO, as struct tcp_info of linux/tcp.h."),
+            );
+        }
+        (format!("{protocol}-{}-{}", info.local, info.remote), branch)
+    };
+    all.into_iter().map(connection).collect()
+}
+
+/// The fields of `struct tcp_info`; those in microseconds say so.
+fn tcp_info(info: &TcpInfo) -> Vec<(String, Value)> {
+    let numbers = [
+        ("ca_state", info.ca_state.into()),
+        ("retransmits", info.retransmits.into()),
+        ("backoff", info.backoff.into()),
+        ("options", info.options.into()),
+        ("snd_wscale", info.snd_wscale.into()),
+        ("rcv_wscale", info.rcv_wscale.into()),
+        ("rto_us", info.rto.into()),
+        ("rtt_us", info.rtt.into()),
+        ("rttvar_us", info.rttvar.into()),
+        ("min_rtt_us", info.min_rtt.into()),
+        ("rcv_rtt_us", info.rcv_rtt.into()),
+        ("snd_mss", info.snd_mss.into()),
+        ("rcv_mss", info.rcv_mss.into()),
+        ("advmss", info.advmss.into()),
+        ("pmtu", info.pmtu.into()),
+        ("snd_cwnd", info.snd_cwnd.into()),
+        ("snd_ssthresh", info.snd_ssthresh.into()),
+        ("rcv_ssthresh", info.rcv_ssthresh.into()),
+        ("rcv_space", info.rcv_space.into()),
+        ("snd_wnd", info.snd_wnd.into()),
+        ("rcv_wnd", info.rcv_wnd.into()),
+        ("unacked", info.unacked.into()),
+        ("sacked", info.sacked.into()),
+        ("lost", info.lost.into()),
+        ("retrans", info.retrans.into()),
+        ("reordering", info.reordering.into()),
+        ("total_retrans", info.total_retrans.into()),
+        ("bytes_acked", info.bytes_acked),
+        ("bytes_received", info.bytes_received),
+        ("bytes_sent", info.bytes_sent),
+        ("bytes_retrans", info.bytes_retrans),
+        ("segs_out", info.segs_out.into()),
+        ("segs_in", info.segs_in.into()),
+        ("data_segs_out", info.data_segs_out.into()),
+        ("data_segs_in", info.data_segs_in.into()),
+        ("notsent_bytes", info.notsent_bytes.into()),
+        ("delivered", info.delivered.into()),
+        ("delivery_rate", info.delivery_rate),
+        ("pacing_rate", info.pacing_rate),
+        ("busy_time_us", info.busy_time),
+        ("rwnd_limited_us", info.rwnd_limited),
+        ("sndbuf_limited_us", info.sndbuf_limited),
+        ("last_data_sent_ms", info.last_data_sent.into()),
+        ("last_data_recv_ms", info.last_data_recv.into()),
+    ];
+    numbers
+        .map(|(name, value): (&str, u64)| (name.into(), Value::integer(value)))
+        .into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+    use crate::socket::{Family, Kind};
+    use store::{Path, Store};
+
+    #[test]
+    fn what_is_open_is_shown() {
+        let stack = Stack::new(Config::new(Arc::new(|| 1), [1, 2, 3, 4]));
+        let socket = stack.socket(Family::Inet, Kind::Stream, 0).unwrap();
+        socket.bind("127.0.0.1:8000".parse().unwrap()).unwrap();
+        socket.listen(5).unwrap();
+        let client = stack.socket(Family::Inet, Kind::Stream, 0).unwrap();
+        let _ = client.connect(Some("127.0.0.1:8000".parse().unwrap()));
+        let store = Store::unshared(Branch::new("").with("net", branch(&stack)));
+        let read = |text: &str| {
+            store
+                .read(&Path::parse(text).unwrap())
+                .map(|value| value.to_json())
+        };
+        assert_eq!(read("/net/interfaces/lo/up").unwrap(), "true");
+        assert_eq!(
+            read("/net/interfaces/lo/addresses").unwrap(),
+            r#"["127.0.0.1/8","::1/128"]"#
+        );
+        assert_eq!(
+            read("/net/connections/tcp-127.0.0.1:8000-0.0.0.0:0/state").unwrap(),
+            "\"listen\""
+        );
+        let connections = store
+            .get(&Path::parse("/net/connections").unwrap(), 3)
+            .unwrap();
+        assert!(
+            connections.contains("\"rtt_us\"") && connections.contains("\"info\""),
+            "{connections}"
+        );
+        assert_eq!(read("/net/drops/tcp_checksum").unwrap(), "0");
+        let metrics = store::metrics::render(&store, store::metrics::Format::OpenMetrics);
+        for line in [
+            "nanos_net_rx_bytes_total{interface=\"lo\"} ",
+            "nanos_net_drops_total{reason=\"udp_no_listener\"} 0",
+            "nanos_net_tcp_total{counter=\"ActiveOpens\"} 1",
+        ] {
+            assert!(metrics.contains(line), "{line}\n{metrics}");
+        }
+    }
+
+    #[test]
+    fn each_reason_is_a_counter() {
+        let stack = Stack::new(Config::new(Arc::new(|| 1), [1, 2, 3, 4]));
+        let mut known = Vec::new();
+        stack
+            .counters()
+            .for_each(|group, name, _| known.push((group, name)));
+        for (group, name, _) in DROPS {
+            assert!(known.contains(&(*group, *name)), "{group} {name}");
+        }
+    }
+}
