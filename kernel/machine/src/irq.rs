@@ -1,6 +1,7 @@
 //! Device interrupts: lines of the I/O APICs (GSIs) and messages (MSI).
 
 use alloc::boxed::Box;
+use alloc::vec::Vec;
 use core::fmt;
 
 use crate::arch;
@@ -66,6 +67,24 @@ pub fn alloc_msi(cpu: usize, handler: Handler) -> Result<(MsiMessage, IrqHandle)
 /// Interrupts taken so far on CPU `cpu`, timer and inter-processor ones included.
 pub fn count(cpu: usize) -> u64 {
     arch::irq::count(cpu)
+}
+
+/// A vector that devices use.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub struct VectorInfo {
+    /// Its number.
+    pub vector: u8,
+    /// The line that arrives on it; without one, messages do.
+    pub gsi: Option<u32>,
+    /// How many handlers it calls.
+    pub handlers: usize,
+    /// Interrupts so far.
+    pub count: u64,
+}
+
+/// The vectors that devices use now.
+pub fn vectors() -> Vec<VectorInfo> {
+    arch::irq::vectors()
 }
 
 /// Runs `work` with this CPU's interrupts off.

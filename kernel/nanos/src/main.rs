@@ -15,6 +15,7 @@ mod files;
 mod log;
 mod network;
 mod start;
+mod store;
 
 pub use start::StartError;
 

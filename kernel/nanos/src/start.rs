@@ -1,6 +1,7 @@
 //! From the machine to the program, step by step, and what can be wrong on the way.
 
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 use core::fmt;
 
 use drivers::{Devices, IoError};
@@ -9,7 +10,7 @@ use linux::StartOptions;
 use machine::boot::BootInfo;
 use manifest::Manifest;
 
-use crate::{console, disk, ending, files, log, network};
+use crate::{console, disk, ending, files, log, network, store};
 
 /// Why the program could not be started.
 #[derive(Debug)]
@@ -87,6 +88,9 @@ fn start(boot: &'static BootInfo) -> Result<(), StartError> {
     ending::prepare(&manifest, namespace.clone());
     if let Some(power) = &devices.power {
         ending::watch_power(power.clone());
+    }
+    if manifest.tree.get("console").is_some() {
+        store::start(&manifest, &devices, Vec::new());
     }
     let options = StartOptions {
         namespace,

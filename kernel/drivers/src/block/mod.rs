@@ -92,6 +92,21 @@ impl Request {
     }
 }
 
+/// What a device was asked to do so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// Requests to read.
+    pub reads: u64,
+    /// Bytes of these.
+    pub read_bytes: u64,
+    /// Requests to write.
+    pub writes: u64,
+    /// Bytes of these.
+    pub written_bytes: u64,
+    /// Requests to make durable what was written.
+    pub flushes: u64,
+}
+
 /// What a device can take in one request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -153,6 +168,11 @@ pub trait BlockDevice: Send + Sync {
     /// # Errors
     /// See [`IoError`]; [`IoError::Invalid`] when it is beyond [`BlockDevice::limits`].
     fn execute(&self, op: Operation, sector: u64, segments: &[Segment]) -> Outcome;
+
+    /// What was transferred so far, if the device counts it.
+    fn traffic(&self) -> Option<Traffic> {
+        None
+    }
 
     /// The serial number or identifier that the device reports, if any.
     fn serial(&self) -> Option<String> {

@@ -158,8 +158,7 @@ mod tests {
 
     #[test]
     fn only_addresses_are_servers() {
-        let list =
-            |texts: &[&str]| Value::List(texts.iter().map(|text| Value::text(text)).collect());
+        let list = |texts: &[&str]| Value::List(texts.iter().map(Value::text).collect());
         assert!(addresses(&list(&["1.2.3.4", "::1"])).is_ok());
         for bad in [
             list(&["example.org"]),

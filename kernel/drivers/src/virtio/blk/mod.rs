@@ -6,6 +6,7 @@ mod queue;
 mod request;
 #[cfg(test)]
 mod tests;
+mod traffic;
 
 use alloc::{boxed::Box, string::String, sync::Arc, vec::Vec};
 
@@ -13,6 +14,7 @@ use machine::{cpu, mem::Frame};
 
 pub use config::{Config, feature};
 use queue::BlkQueue;
+use traffic::Done;
 
 use super::{
     SetupError, feature as ring,
@@ -21,7 +23,7 @@ use super::{
 };
 use crate::{
     IoError,
-    block::{BlockDevice, Limits, Operation, Outcome, Request, Segment, check_request},
+    block::{BlockDevice, Limits, Operation, Outcome, Request, Segment, Traffic, check_request},
 };
 
 /// The most queues that are used: more than this many CPUs waiting for one disk gain nothing.
@@ -37,6 +39,7 @@ pub struct VirtioBlk {
     queues: Vec<Arc<BlkQueue>>,
     config: Config,
     limits: Limits,
+    done: Done,
 }
 
 impl VirtioBlk {
@@ -93,6 +96,7 @@ impl VirtioBlk {
             queues,
             config,
             limits,
+            done: Done::default(),
         })
     }
 
@@ -168,7 +172,10 @@ impl BlockDevice for VirtioBlk {
                 Ok(()) if request.op == Operation::Flush && !self.config.flush => {
                     request.finish(Ok(()));
                 }
-                Ok(()) => queue.submit(request),
+                Ok(()) => {
+                    self.done.count(request.op, &request.segments);
+                    queue.submit(request);
+                }
             }
         }
         queue.kick();
@@ -180,7 +187,12 @@ impl BlockDevice for VirtioBlk {
             // No flush feature: the device has no volatile cache (virtio 1.2, 5.2.6.2).
             return Ok(());
         }
+        self.done.count(op, segments);
         self.queue().execute(op, sector, segments)
+    }
+
+    fn traffic(&self) -> Option<Traffic> {
+        Some(self.done.sum())
     }
 
     fn serial(&self) -> Option<String> {

@@ -1,6 +1,6 @@
 //! No interrupts on the host: registering fails.
 
-use crate::irq::{Handler, IrqError, MsiMessage, Trigger};
+use crate::irq::{Handler, IrqError, MsiMessage, Trigger, VectorInfo};
 
 /// Keeps a handler registered.
 #[derive(Debug)]
@@ -27,4 +27,8 @@ pub(crate) fn alloc_msi(
 
 pub(crate) fn count(_cpu: usize) -> u64 {
     0
+}
+
+pub(crate) fn vectors() -> Vec<VectorInfo> {
+    Vec::new()
 }

@@ -2,7 +2,7 @@
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
+use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
 
 use super::apic::{
     VECTOR_FLUSH, VECTOR_RESCHEDULE, VECTOR_SPURIOUS, VECTOR_STOP, VECTOR_TIMER, end_of_interrupt,
@@ -10,7 +10,7 @@ use super::apic::{
 use super::kernel_map::map_device;
 use super::percpu::{block, block_of};
 use super::{acpi, paging, time};
-use crate::irq::{Handler, IrqError, MsiMessage, Trigger};
+use crate::irq::{Handler, IrqError, MsiMessage, Trigger, VectorInfo};
 use crate::sync::{IrqLock, Once};
 
 /// Device vectors: 32 to 0xef.
@@ -24,12 +24,15 @@ struct Vector {
     list: AtomicPtr<List>,
     /// Interrupts that are walking `list` now.
     walking: AtomicU32,
+    /// Interrupts so far.
+    count: AtomicU64,
 }
 
 static VECTORS: [Vector; 256] = [const {
     Vector {
         list: AtomicPtr::new(core::ptr::null_mut()),
         walking: AtomicU32::new(0),
+        count: AtomicU64::new(0),
     }
 }; 256];
 
@@ -167,6 +170,29 @@ pub(crate) fn alloc_msi(cpu: usize, handler: Handler) -> Result<(MsiMessage, Irq
     Ok((message, handle))
 }
 
+pub(crate) fn vectors() -> Vec<VectorInfo> {
+    let routes = ROUTES.lock();
+    (FIRST..=LAST)
+        .filter(|&vector| routes.used[vector])
+        .map(|vector| {
+            let slot = &VECTORS[vector];
+            let list = slot.list.load(Ordering::Acquire);
+            // SAFETY: lists are only freed by the holder of `ROUTES`, which this is.
+            let handlers = unsafe { list.as_ref() }.map_or(0, Vec::len);
+            let line = routes
+                .lines
+                .iter()
+                .find(|(_, of)| usize::from(*of) == vector);
+            VectorInfo {
+                vector: vector as u8,
+                gsi: line.map(|(gsi, _)| *gsi),
+                handlers,
+                count: slot.count.load(Ordering::Relaxed),
+            }
+        })
+        .collect()
+}
+
 pub(crate) fn count(cpu: usize) -> u64 {
     if cpu < crate::cpu::MAX_CPUS {
         block_of(cpu).interrupts.load(Ordering::Relaxed)
@@ -202,6 +228,7 @@ pub(super) fn dispatch(vector: u8) {
     }
     let slot = &VECTORS[vector as usize];
     slot.walking.fetch_add(1, Ordering::SeqCst);
+    slot.count.fetch_add(1, Ordering::Relaxed);
     let list = slot.list.load(Ordering::SeqCst);
     if !list.is_null() {
         // SAFETY: a list is freed only after it is unlinked and `walking` has been seen zero.
