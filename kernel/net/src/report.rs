@@ -4,14 +4,16 @@ use alloc::format;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::sync::atomic::Ordering::Relaxed;
 
 use store::{Branch, Leaf, Value};
 
 use crate::flow::Found;
-use crate::option::{Opt, OptName};
+use crate::option::{Congestion, Opt, OptName};
 use crate::query::{LinkInfo, NeighbourState, RouteInfo, SocketInfo};
 use crate::socket::Socket;
 use crate::stack::Stack;
+use crate::tcp::defaults::{BUFFER_RANGE, TcpDefaults};
 use crate::tcp::info::TcpInfo;
 
 /// The most connections in one listing.
@@ -136,7 +138,110 @@ pub fn branch(stack: &Arc<Stack>) -> Branch {
             Branch::new("Dropped packets by reason.")
                 .listed_at_once("reason", move || dropped(&drops)),
         )
+        .with("tcp", tcp_defaults(stack))
         .with("counters", counters(stack))
+}
+
+/// What new TCP sockets start with, to be changed.
+fn tcp_defaults(stack: &Arc<Stack>) -> Branch {
+    let number =
+        |read: fn(&TcpDefaults) -> u32, apply: fn(&TcpDefaults, u32), greatest: i64, unit, help| {
+            let (shown, changed) = (stack.clone(), stack.clone());
+            Leaf::gauge(move || read(shown.tcp_defaults()))
+                .unit(unit)
+                .help(help)
+                .range(1, greatest)
+                .writable(
+                    |_| Ok(()),
+                    move |value| {
+                        let number = value
+                            .as_integer()
+                            .and_then(|number| u32::try_from(number).ok());
+                        apply(changed.tcp_defaults(), number.ok_or("it is too great")?);
+                        Ok(())
+                    },
+                )
+        };
+    let size = |read: fn(&TcpDefaults) -> usize, apply: fn(&TcpDefaults, usize), help| {
+        let (shown, changed) = (stack.clone(), stack.clone());
+        Leaf::size(move || read(shown.tcp_defaults()))
+            .help(help)
+            .range(*BUFFER_RANGE.start() as i64, *BUFFER_RANGE.end() as i64)
+            .writable(
+                |_| Ok(()),
+                move |value| {
+                    let bytes = value
+                        .as_integer()
+                        .and_then(|bytes| usize::try_from(bytes).ok());
+                    apply(changed.tcp_defaults(), bytes.ok_or("it is too great")?);
+                    Ok(())
+                },
+            )
+    };
+    let (shown, changed) = (stack.clone(), stack.clone());
+    let by_name = |value: &Value| {
+        let name = value.as_str().unwrap_or_default();
+        Congestion::by_name(name.as_bytes()).ok_or_else(|| format!("there is no {name:?}"))
+    };
+    let congestion = Leaf::text(move || shown.tcp_defaults().congestion().name())
+        .help("The congestion control of new connections.")
+        .choices(Congestion::ALL.map(Congestion::name))
+        .writable(
+            move |value| by_name(value).map(|_| ()),
+            move |value| {
+                changed.tcp_defaults().set_congestion(by_name(value)?);
+                Ok(())
+            },
+        );
+    Branch::new("What new TCP sockets start with.")
+        .no_metrics()
+        .with("congestion", congestion)
+        .with(
+            "keepalive_idle",
+            number(
+                |of| of.keepalive().0,
+                |of, s| of.keep_idle_s.store(s, Relaxed),
+                32_767,
+                "seconds",
+                "Time without traffic before SO_KEEPALIVE probes.",
+            ),
+        )
+        .with(
+            "keepalive_interval",
+            number(
+                |of| of.keepalive().1,
+                |of, s| of.keep_intvl_s.store(s, Relaxed),
+                32_767,
+                "seconds",
+                "Time between probes.",
+            ),
+        )
+        .with(
+            "keepalive_probes",
+            number(
+                |of| of.keepalive().2,
+                |of, n| of.keep_cnt.store(n, Relaxed),
+                127,
+                "probes",
+                "Unanswered probes after which a connection is given up.",
+            ),
+        )
+        .with(
+            "receive_buffer",
+            size(
+                TcpDefaults::rmem_max,
+                TcpDefaults::set_rmem_max,
+                "The size that receive buffers grow to by themselves.",
+            ),
+        )
+        .with(
+            "send_buffer",
+            size(
+                TcpDefaults::wmem_max,
+                TcpDefaults::set_wmem_max,
+                "The size that send buffers grow to by themselves.",
+            ),
+        )
 }
 
 /// All of Linux's counters, a map for each group of `/proc/net/snmp` and `netstat`.
@@ -560,6 +665,31 @@ mod tests {
         ] {
             assert!(metrics.contains(line), "{line}\n{metrics}");
         }
+    }
+
+    #[test]
+    fn new_sockets_start_with_what_was_set() {
+        let stack = Stack::new(Config::new(Arc::new(|| 1), [1, 2, 3, 4]));
+        let store = Store::unshared(Branch::new("").with("net", branch(&stack)));
+        let set = |name: &str, value: Value| {
+            let path = Path::parse(&format!("/net/tcp/{name}")).unwrap();
+            store
+                .set(&path, value.clone(), &store::By("a test".into()))
+                .map(|()| assert_eq!(store.read(&path).unwrap(), value))
+        };
+        set("congestion", "reno".into()).unwrap();
+        assert!(set("congestion", "vegas".into()).is_err());
+        set("keepalive_idle", Value::Integer(60)).unwrap();
+        assert!(set("keepalive_idle", Value::Integer(0)).is_err());
+        set("receive_buffer", Value::Size(1 << 20)).unwrap();
+        assert!(set("receive_buffer", Value::Size(1)).is_err());
+        let socket = stack.socket(Family::Inet, Kind::Stream, 0).unwrap();
+        assert_eq!(socket.option(OptName::KeepIdle), Ok(Opt::KeepIdle(60)));
+        assert_eq!(
+            socket.option(OptName::Congestion),
+            Ok(Opt::Congestion(Congestion::Reno))
+        );
+        assert_eq!(stack.tcp_defaults().rmem_max(), 1 << 20);
     }
 
     #[test]

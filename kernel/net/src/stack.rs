@@ -26,6 +26,7 @@ use crate::socket::{Family, Kind, Socket};
 use crate::stats::Counters;
 use crate::sync::{RwSpinLock, SpinLock};
 use crate::tap::TapList;
+use crate::tcp::defaults::TcpDefaults;
 use crate::tcp::listen::{HalfOpen, Listeners};
 use crate::tcp::sendq::ChunkPool;
 use crate::tcp::socket::TcpSocket;
@@ -70,6 +71,7 @@ pub struct Stack {
     pub(crate) flows: FlowTable,
     pub(crate) listeners: Listeners,
     pub(crate) tcp_ports: Ports,
+    pub(crate) tcp_defaults: TcpDefaults,
     pub(crate) udp: UdpTable,
     pub(crate) loopback: Loopback,
     pub(crate) chunks: ChunkPool,
@@ -110,6 +112,7 @@ impl Stack {
             flows: FlowTable::new(table_key),
             listeners: Listeners::default(),
             tcp_ports: Ports::new(keyed),
+            tcp_defaults: TcpDefaults::new(&config.limits),
             udp: UdpTable::new(table_key),
             loopback: Loopback::default(),
             chunks: ChunkPool::default(),
@@ -465,6 +468,11 @@ impl Stack {
     #[inline]
     pub fn counters(&self) -> &Counters {
         &self.counters
+    }
+
+    /// What new TCP sockets start with.
+    pub fn tcp_defaults(&self) -> &TcpDefaults {
+        &self.tcp_defaults
     }
 
     /// What the engine was made with.

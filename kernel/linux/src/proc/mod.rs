@@ -163,6 +163,11 @@ fn locks() -> String {
     text
 }
 
+/// The keepalive defaults of new TCP sockets.
+fn keepalive() -> (u32, u32, u32) {
+    crate::socket::stack().map_or((7200, 75, 9), |stack| stack.tcp_defaults().keepalive())
+}
+
 /// The settings under `/proc/sys` that belong to this room.
 fn settings(sys: &Arc<Dir>) {
     sys.dir("net")
@@ -185,11 +190,15 @@ fn settings(sys: &Arc<Dir>) {
     })
     .text("ip_forward", || "0\n".into())
     .text("tcp_fin_timeout", || "60\n".into())
-    .text("tcp_keepalive_time", || "7200\n".into())
-    .text("tcp_keepalive_intvl", || "75\n".into())
-    .text("tcp_keepalive_probes", || "9\n".into())
+    .text("tcp_keepalive_time", || format!("{}\n", keepalive().0))
+    .text("tcp_keepalive_intvl", || format!("{}\n", keepalive().1))
+    .text("tcp_keepalive_probes", || format!("{}\n", keepalive().2))
     .text("tcp_max_syn_backlog", || "1024\n".into())
-    .text("tcp_congestion_control", || "cubic\n".into())
+    .text("tcp_congestion_control", || {
+        let name = crate::socket::stack()
+            .map_or("cubic", |stack| stack.tcp_defaults().congestion().name());
+        format!("{name}\n")
+    })
     .text("tcp_available_congestion_control", || {
         let names: Vec<&str> = net::Congestion::ALL.iter().map(|c| c.name()).collect();
         format!("{}\n", names.join(" "))

@@ -191,7 +191,7 @@ impl Tcb {
                 if read > self.drs_space {
                     if !stack.under_pressure() {
                         let want = 2 * read + 16 * u64::from(self.rcv_mss);
-                        let most = stack.config().limits.tcp_rmem_max as u64;
+                        let most = stack.tcp_defaults.rmem_max() as u64;
                         self.rcv_limit = self.rcv_limit.max(want.min(most) as u32);
                     }
                     self.drs_space = read;

@@ -467,7 +467,7 @@ impl Tcb {
         if self.opts.sndbuf != 0 || stack.under_pressure() {
             return;
         }
-        let want = (3 * self.cc.cwnd as usize).min(stack.config().limits.tcp_wmem_max);
+        let want = (3 * self.cc.cwnd as usize).min(stack.tcp_defaults.wmem_max());
         self.sndbuf = self.sndbuf.max(want);
     }
 

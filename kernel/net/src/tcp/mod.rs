@@ -4,6 +4,7 @@ mod calls;
 pub(crate) mod cc;
 mod cookie;
 mod data;
+pub mod defaults;
 pub(crate) mod header;
 pub mod info;
 pub(crate) mod input;

@@ -2,6 +2,7 @@
 
 use core::time::Duration;
 
+use super::defaults::TcpDefaults;
 use crate::option::{Congestion, MtuDiscover};
 
 /// What the program set on the socket.
@@ -54,7 +55,8 @@ pub(crate) struct TcpOpts {
 }
 
 impl TcpOpts {
-    pub fn new(congestion: Congestion) -> TcpOpts {
+    pub fn new(defaults: &TcpDefaults) -> TcpOpts {
+        let (keep_idle_s, keep_intvl_s, keep_cnt) = defaults.keepalive();
         TcpOpts {
             reuse_addr: false,
             reuse_port: false,
@@ -63,9 +65,9 @@ impl TcpOpts {
             timestamp: false,
             zero_copy: false,
             keepalive: false,
-            keep_idle_s: 7200,
-            keep_intvl_s: 75,
-            keep_cnt: 9,
+            keep_idle_s,
+            keep_intvl_s,
+            keep_cnt,
             linger: None,
             linger2: 0,
             nodelay: false,
@@ -75,7 +77,7 @@ impl TcpOpts {
             syn_cnt: 6,
             defer_accept_s: 0,
             user_timeout_ms: 0,
-            congestion,
+            congestion: defaults.congestion(),
             rcvbuf: 0,
             sndbuf: 0,
             rcv_lowat: 1,

@@ -72,7 +72,7 @@ pub(crate) fn initial_seq(stack: &Stack, key: &FlowKey, now: u64) -> u32 {
 pub(crate) fn rcv_wscale(stack: &Stack, opts: &TcpOpts) -> u8 {
     let limits = &stack.config().limits;
     super::tcb::wscale_for(match opts.rcvbuf {
-        0 => limits.tcp_rmem_max,
+        0 => stack.tcp_defaults.rmem_max(),
         n => n.max(limits.tcp_rmem),
     })
 }
@@ -80,7 +80,7 @@ pub(crate) fn rcv_wscale(stack: &Stack, opts: &TcpOpts) -> u8 {
 impl TcpSocket {
     /// A new, unbound socket.
     pub fn new(stack: &Arc<Stack>, family: Family) -> Arc<TcpSocket> {
-        let opts = TcpOpts::new(stack.config().limits.congestion);
+        let opts = TcpOpts::new(&stack.tcp_defaults);
         TcpSocket::make(stack, family, opts, Phase::Idle, None)
     }
 

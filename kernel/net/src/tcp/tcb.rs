@@ -253,11 +253,14 @@ impl Tcb {
             n => (n / 2).min(limits.rmem_max) as u32,
         };
         let sndbuf = match opts.sndbuf {
-            0 => limits.tcp_wmem.max(87_040).min(limits.tcp_wmem_max),
+            0 => limits
+                .tcp_wmem
+                .max(87_040)
+                .min(stack.tcp_defaults.wmem_max()),
             n => n,
         };
         let rcv_wscale = wscale_for(match opts.rcvbuf {
-            0 => limits.tcp_rmem_max,
+            0 => stack.tcp_defaults.rmem_max(),
             n => n.max(limits.tcp_rmem),
         });
         let mut tcb = Tcb {
