@@ -15,6 +15,8 @@ use crate::StartError;
 pub struct BootDisk {
     /// The manifest as it holds for this run.
     pub manifest: Manifest,
+    /// Where the manifest's lowest layer lies.
+    pub source: Partition,
     /// The root file system's partition.
     pub root: Arc<dyn BlockDevice>,
 }
@@ -37,9 +39,9 @@ pub fn find(boot: &BootInfo, disks: &[Arc<dyn BlockDevice>]) -> Result<BootDisk,
             of_type(MANIFEST_PARTITION_TYPE),
             of_type(ROOT_PARTITION_TYPE),
         ) {
-            let manifest = read_manifest(boot, manifest)?;
             return Ok(BootDisk {
-                manifest,
+                manifest: read_manifest(boot, manifest)?,
+                source: manifest.clone(),
                 root: Arc::new(root.clone()),
             });
         }
@@ -48,6 +50,16 @@ pub fn find(boot: &BootInfo, disks: &[Arc<dyn BlockDevice>]) -> Result<BootDisk,
 }
 
 fn read_manifest(boot: &BootInfo, disk: &Partition) -> Result<Manifest, StartError> {
+    let text = manifest_text(disk)?;
+    let over: Option<Vec<u8>> = boot
+        .fw_cfg
+        .as_ref()
+        .and_then(|fw_cfg| fw_cfg.file(FW_CFG_NAME));
+    manifest::parse_layers(&text, over.as_deref(), &boot.command_line).map_err(StartError::Manifest)
+}
+
+/// The text of the manifest's lowest layer.
+pub fn manifest_text(disk: &Partition) -> Result<Vec<u8>, StartError> {
     let mut bytes = vec![0; partition::BLOCK];
     disk.read(0, &mut bytes).map_err(StartError::Disk)?;
     let total =
@@ -58,9 +70,5 @@ fn read_manifest(boot: &BootInfo, disk: &Partition) -> Result<Manifest, StartErr
         disk.read(0, &mut bytes).map_err(StartError::Disk)?;
     }
     let text = partition::decode(&bytes).map_err(StartError::ManifestPartition)?;
-    let over: Option<Vec<u8>> = boot
-        .fw_cfg
-        .as_ref()
-        .and_then(|fw_cfg| fw_cfg.file(FW_CFG_NAME));
-    manifest::parse_layers(text, over.as_deref(), &boot.command_line).map_err(StartError::Manifest)
+    Ok(text.to_vec())
 }

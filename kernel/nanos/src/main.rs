@@ -11,6 +11,7 @@ extern crate alloc;
 mod console;
 mod disk;
 mod ending;
+mod environment;
 mod files;
 mod log;
 mod network;

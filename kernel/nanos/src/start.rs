@@ -72,32 +72,32 @@ fn start(boot: &'static BootInfo) -> Result<(), StartError> {
     }
     set_clock();
     let disk = disk::find(boot, &devices.blocks)?;
-    let manifest = disk.manifest;
+    let manifest = &disk.manifest;
     if let Some(level) = manifest.log_level {
         log::set_level(level);
     }
     for (key, _) in &manifest.unknown {
         ::log::warn!("the manifest's key {key:?} is not known");
     }
-    name_machine(&manifest);
-    let namespace = files::mount(disk.root, &manifest)?;
+    name_machine(manifest);
+    let namespace = files::mount(disk.root.clone(), manifest)?;
     fs::cache::start_writeback().map_err(StartError::Root)?;
     gather_entropy(&devices);
-    network::start(&manifest, &devices.nics);
+    network::start(manifest, &devices.nics);
     console::start(devices.uart.clone());
-    ending::prepare(&manifest, namespace.clone());
+    ending::prepare(manifest, namespace.clone());
     if let Some(power) = &devices.power {
         ending::watch_power(power.clone());
     }
     if manifest.tree.get("console").is_some() {
-        store::start(&manifest, &devices, Vec::new());
+        store::start(&disk, &devices, Vec::new());
     }
     let options = StartOptions {
         namespace,
         exit: ending::exit,
         prepare: console::prepare,
     };
-    linux::start(&manifest, options).map_err(StartError::Process)
+    linux::start(manifest, options).map_err(StartError::Process)
 }
 
 /// Sets the wall clock from the hardware's, where there is one.

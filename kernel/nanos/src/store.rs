@@ -12,9 +12,12 @@ use drivers::{Devices, Note};
 use machine::mem::PAGE_SIZE;
 use machine::sync::Once;
 use machine::{cpu, irq, mem, time};
-use manifest::{Manifest, Value as Json};
+use manifest::Value as Json;
 use net::Stack;
 use store::{Branch, HIDDEN, Leaf, Node, Observer, Store, Value, is_name};
+
+use crate::disk::BootDisk;
+use crate::environment;
 
 /// Keys of the manifest whose values are for nobody's eyes.
 const SECRETS: [&str; 4] = ["token", "key", "password", "secret"];
@@ -23,12 +26,12 @@ const SECRETS: [&str; 4] = ["token", "key", "password", "secret"];
 pub static STORE: Once<Arc<Store>> = Once::new();
 
 /// Builds the tree, tells `observers` of its changes, and has system calls counted from now on.
-pub fn start(manifest: &Manifest, devices: &Devices, observers: Vec<Observer>) {
+pub fn start(boot: &BootDisk, devices: &Devices, observers: Vec<Observer>) {
     let Ok(stack) = linux::socket::stack() else {
         log::error!("the information store: there is no network yet");
         return;
     };
-    let mut store = build(manifest, devices, stack);
+    let mut store = build(boot, devices, stack);
     for observer in observers {
         store.observe(observer);
     }
@@ -36,7 +39,7 @@ pub fn start(manifest: &Manifest, devices: &Devices, observers: Vec<Observer>) {
     STORE.call_once(|| Arc::new(store));
 }
 
-fn build(manifest: &Manifest, devices: &Devices, stack: &Arc<Stack>) -> Store {
+fn build(boot: &BootDisk, devices: &Devices, stack: &Arc<Stack>) -> Store {
     static CHANGING: sched::Mutex<()> = sched::Mutex::new(());
     let exclusive = Box::new(|change: &mut dyn FnMut()| {
         let _one = CHANGING.lock();
@@ -46,7 +49,7 @@ fn build(manifest: &Manifest, devices: &Devices, stack: &Arc<Stack>) -> Store {
         .with("hostname", linux::report::host_name())
         .with("name_servers", linux::report::name_servers());
     let root = Branch::new("All that can be looked at in this machine.")
-        .with("manifest", manifest_branch(&manifest.tree))
+        .with("manifest", manifest_branch(&boot.manifest.tree))
         .with("cpu", cpus())
         .with("memory", memory())
         .with("threads", linux::report::threads())
@@ -59,7 +62,8 @@ fn build(manifest: &Manifest, devices: &Devices, stack: &Arc<Stack>) -> Store {
         .with("trace", linux::report::trace())
         .with("limits", linux::report::limits())
         .with("time", times())
-        .with("build", build_branch());
+        .with("build", build_branch())
+        .with("environment", environment::leaf(&boot.source));
     Store::new(root, exclusive)
 }
 

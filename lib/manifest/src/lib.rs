@@ -10,6 +10,7 @@ extern crate alloc;
 
 mod cmdline;
 mod crc;
+mod environment;
 mod error;
 mod exit;
 mod extract;
@@ -21,6 +22,7 @@ mod reader;
 
 pub use cmdline::{Override, apply_overrides, parse_overrides};
 pub use crc::{crc32, crc32c};
+pub use environment::with_environment;
 pub use error::{Error, Layer};
 pub use exit::{ExitMatch, ExitSet};
 pub use model::{

@@ -1,0 +1,120 @@
+//! `/environment` of the information store: the environment that the program gets at the next start of the machine, in
+//! the manifest on the boot disk.
+
+use alloc::collections::BTreeMap;
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+use drivers::block::{BlockDevice, Operation, Partition, SECTOR_SIZE};
+use manifest::{FW_CFG_NAME, parse_layers, partition, with_environment};
+use store::{Leaf, Value};
+
+use crate::disk;
+
+/// Where the manifest lies, and what lies over it: the same at each start.
+#[derive(Clone)]
+struct Layers {
+    disk: Partition,
+    /// The environment as it stands on the disk, once it was looked at: nobody else changes it.
+    known: Arc<sched::Mutex<Option<Variables>>>,
+}
+
+type Variables = BTreeMap<String, String>;
+
+/// The environment of the next start.
+pub fn leaf(disk: &Partition) -> Leaf {
+    let layers = Layers {
+        disk: disk.clone(),
+        known: Arc::new(sched::Mutex::new(None)),
+    };
+    let (checks, applies) = (layers.clone(), layers.clone());
+    let leaf = Leaf::map(move || {
+        let variables = layers.read().unwrap_or_else(|error| {
+            log::warn!("the environment of the next start: {error}");
+            Variables::new()
+        });
+        variables
+            .into_iter()
+            .map(|(name, value)| (name, Value::String(value)))
+            .collect()
+    });
+    leaf.help("The program's environment at the next start of the machine, as it is on the boot disk. It is set as a whole.")
+        .writable(
+            move |value| checks.encoded(&variables(value)?).map(|_| ()),
+            move |value| {
+                let variables = variables(value)?;
+                let bytes = applies.encoded(&variables)?;
+                applies.write(&bytes)?;
+                *applies.known.lock() = Some(variables);
+                Ok(())
+            },
+        )
+}
+
+fn variables(value: &Value) -> Result<Variables, String> {
+    let Value::Map(entries) = value else {
+        return Err("it is to be an object of strings by name".into());
+    };
+    let variable = |(name, value): &(String, Value)| {
+        let value = value
+            .as_str()
+            .ok_or_else(|| format!("{name} is to be a string"))?;
+        Ok((name.clone(), value.to_string()))
+    };
+    entries.iter().map(variable).collect()
+}
+
+fn over() -> (Option<Vec<u8>>, &'static str) {
+    let Some(boot) = machine::boot::info() else {
+        return (None, "");
+    };
+    let over = boot
+        .fw_cfg
+        .as_ref()
+        .and_then(|fw_cfg| fw_cfg.file(FW_CFG_NAME));
+    (over, &boot.command_line)
+}
+
+impl Layers {
+    fn text(&self) -> Result<Vec<u8>, String> {
+        disk::manifest_text(&self.disk).map_err(|error| format!("{error}"))
+    }
+
+    fn read(&self) -> Result<Variables, String> {
+        let mut known = self.known.lock();
+        if let Some(variables) = &*known {
+            return Ok(variables.clone());
+        }
+        let (over, words) = over();
+        let manifest = parse_layers(&self.text()?, over.as_deref(), words)
+            .map_err(|error| format!("{error}"))?;
+        *known = Some(manifest.environment.clone());
+        Ok(manifest.environment)
+    }
+
+    /// The partition's bytes with that environment.
+    fn encoded(&self, variables: &Variables) -> Result<Vec<u8>, String> {
+        if self.disk.read_only() {
+            return Err("the boot disk cannot be written".into());
+        }
+        let (over, words) = over();
+        let text = with_environment(&self.text()?, over.as_deref(), words, variables)?;
+        let bytes = partition::encode(&text).map_err(|error| format!("{error}"))?;
+        let room = self.disk.sector_count().saturating_mul(SECTOR_SIZE as u64);
+        if bytes.len() as u64 > room {
+            return Err(format!(
+                "the manifest's partition has room for {room} bytes only"
+            ));
+        }
+        Ok(bytes)
+    }
+
+    fn write(&self, bytes: &[u8]) -> Result<(), String> {
+        self.disk
+            .write(0, bytes)
+            .and_then(|()| self.disk.execute(Operation::Flush, 0, &[]))
+            .map_err(|error| format!("the boot disk: {error}"))
+    }
+}
