@@ -4,7 +4,8 @@
 //! own, few of them and at the lowest priority. What the console cannot know itself comes through [`Services`].
 //!
 //! `http` and `websocket` are bytes in and bytes out; [`Console`] answers requests; `server` and `watch` hold the
-//! conversations over a [`Transport`], which is a socket of the kernel ([`SocketListener`]) or, on the host, of `std`.
+//! conversations over a [`Transport`], which is a socket of the kernel ([`SocketListener`]) or, on the
+//! host, of `std`, and may have TLS in it ([`SecureListener`]).
 #![cfg_attr(target_os = "none", no_std)]
 #![forbid(unsafe_code)]
 
@@ -21,6 +22,7 @@ mod openapi;
 mod page;
 mod query;
 mod route;
+mod secure;
 mod server;
 mod services;
 mod socket;
@@ -33,6 +35,7 @@ pub use error::Error;
 pub use handle::{Console, Setup};
 pub use hub::Hub;
 pub use query::Query;
+pub use secure::SecureListener;
 pub use server::{Limits, serve, thread};
 pub use services::{Piece, PowerAction, Services, Stream};
 pub use socket::{Place, SocketListener};
