@@ -5,7 +5,7 @@ use alloc::boxed::Box;
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use core::sync::atomic::{AtomicU16, AtomicU64, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, AtomicUsize, Ordering};
 
 use errno::{Errno, Result};
 use hashbrown::HashMap;
@@ -88,6 +88,8 @@ pub struct Stack {
     pub(crate) icmp_spent: AtomicU64,
     /// Bytes held in socket buffers.
     memory: AtomicUsize,
+    /// Whether the time of pressure that `TCPMemoryPressures` counted last goes on.
+    pressed: AtomicBool,
     ident: AtomicU16,
     random: AtomicU64,
     /// For sequence numbers, ports and cookies.
@@ -126,6 +128,7 @@ impl Stack {
             fragments: SpinLock::new(crate::frag::Fragments::new(config.limits.fragments, keyed)),
             icmp_spent: AtomicU64::new(0),
             memory: AtomicUsize::new(0),
+            pressed: AtomicBool::new(false),
             ident: AtomicU16::new(config.secret[2] as u16),
             random: AtomicU64::new(config.secret[3] ^ now),
             secret,
@@ -504,12 +507,11 @@ impl Stack {
         addr.is_loopback() || self.local.read().contains_key(&addr)
     }
 
-    /// Takes `bytes` from the global limit; false when they are not there.
-    pub(crate) fn charge(&self, bytes: usize) -> bool {
-        let before = self.memory.fetch_add(bytes, Ordering::Relaxed);
-        if before + bytes > self.config.limits.memory {
-            self.memory.fetch_sub(bytes, Ordering::Relaxed);
-            self.counters.memory_pressures.bump();
+    /// Takes `bytes` from the global limit; false when they are not there and this is not a least share.
+    pub(crate) fn charge(&self, bytes: usize, least: bool) -> bool {
+        self.charge_anyway(bytes);
+        if self.exhausted() && !least {
+            self.discharge(bytes);
             return false;
         }
         true
@@ -517,16 +519,34 @@ impl Stack {
 
     /// As [`Stack::charge`], for what is there already and cannot be refused.
     pub(crate) fn charge_anyway(&self, bytes: usize) {
-        self.memory.fetch_add(bytes, Ordering::Relaxed);
+        let before = self.memory.fetch_add(bytes, Ordering::Relaxed);
+        let pressure = self.config.limits.memory / 2;
+        if before <= pressure
+            && before + bytes > pressure
+            && !self.pressed.swap(true, Ordering::Relaxed)
+        {
+            self.counters.memory_pressures.bump();
+        }
     }
 
     pub(crate) fn discharge(&self, bytes: usize) {
-        self.memory.fetch_sub(bytes, Ordering::Relaxed);
+        let before = self.memory.fetch_sub(bytes, Ordering::Relaxed);
+        // Somewhat below where it began, so that a value that wavers is one time of pressure, not many.
+        let relief = self.config.limits.memory / 8 * 3;
+        if before > relief && before - bytes <= relief {
+            self.pressed.store(false, Ordering::Relaxed);
+        }
     }
 
     /// Whether half of the limit is used: windows stop growing.
     pub(crate) fn under_pressure(&self) -> bool {
         self.memory() > self.config.limits.memory / 2
+    }
+
+    /// Whether all of it is used: new data is dropped, and what lies beyond gaps, and nobody queues more
+    /// than a least share. What is queued already stays.
+    pub(crate) fn exhausted(&self) -> bool {
+        self.memory() > self.config.limits.memory
     }
 
     pub(crate) fn next_ident(&self) -> u16 {

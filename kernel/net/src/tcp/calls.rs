@@ -460,7 +460,7 @@ impl Socket for TcpSocket {
                     if tcb.recvq.len() >= low {
                         events |= Events::IN | Events::RDNORM;
                     }
-                    if over || tcb.fin_wanted || tcb.writable() {
+                    if over || tcb.fin_wanted || tcb.writable(&self.stack) {
                         events |= Events::OUT | Events::WRNORM;
                     } else {
                         tcb.want_write = true;

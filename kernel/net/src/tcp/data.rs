@@ -70,7 +70,7 @@ impl Tcb {
         }
         if start == self.rcv_nxt {
             if len > 0 {
-                if !self.admit(stack, payload) {
+                if !self.admit(stack) {
                     self.fin_seq = None;
                     return;
                 }
@@ -96,7 +96,7 @@ impl Tcb {
                 }
             }
         } else if len > 0 {
-            if !self.admit(stack, payload) {
+            if !self.admit(stack) {
                 self.ack_now = true;
                 return;
             }
@@ -119,21 +119,19 @@ impl Tcb {
     }
 
     /// Whether memory allows to keep a payload. In need, what lies beyond gaps goes first.
-    fn admit(&mut self, stack: &Stack, payload: &Payload) -> bool {
-        let memory = stack.config().limits.memory;
+    fn admit(&mut self, stack: &Stack) -> bool {
         let bound = 2 * self.rcv_limit as usize + (128 << 10);
-        if self.recvq.footprint() > bound || stack.memory() > memory {
+        if self.recvq.footprint() > bound || stack.exhausted() {
             stack.counters().prune_called.bump();
             let dropped = self.recvq.prune();
             stack.counters().ofo_pruned.add(u64::from(dropped > 0));
             self.settle(stack);
             // One segment at a time always gets through, so that nobody starves.
-            if self.recvq.len() > 0 && (self.recvq.footprint() > bound || stack.memory() > memory) {
+            if self.recvq.len() > 0 && (self.recvq.footprint() > bound || stack.exhausted()) {
                 stack.counters().rcv_q_drop.bump();
                 return false;
             }
         }
-        let _ = payload;
         true
     }
 

@@ -373,7 +373,7 @@ impl Tcb {
                 && self.snd_wnd == window_before
                 && !segment.has(FIN);
             self.acknowledge(stack, segment, duplicate, now);
-            if self.want_write && self.writable() {
+            if self.want_write && self.writable(stack) {
                 self.want_write = false;
                 self.effects.events |= Events::OUT;
             }

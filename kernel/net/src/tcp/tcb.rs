@@ -240,6 +240,8 @@ pub(crate) struct Tcb {
     pub ooo_packets: u32,
 }
 
+/// What a connection may queue however little memory there is (`tcp_wmem[0]`).
+const LEAST_SNDBUF: usize = 4096;
 /// The largest window without scaling, and our first.
 pub(crate) const FIRST_WINDOW: u32 = 65_535;
 
@@ -428,17 +430,24 @@ impl Tcb {
         if (left as i32) < 0 { 0 } else { left }
     }
 
-    /// Room in the send queue.
-    pub fn send_room(&self) -> usize {
-        self.sndbuf
-            .saturating_sub(self.sendq.len().max(self.sendq.cost() / 2))
+    /// Room in the send queue. When all memory is used, the little that every connection may have: it
+    /// would else wait for others' acknowledgements, of which nobody tells it.
+    pub fn send_room(&self, stack: &Stack) -> usize {
+        let room = self
+            .sndbuf
+            .saturating_sub(self.sendq.len().max(self.sendq.cost() / 2));
+        if stack.exhausted() {
+            return room
+                .min(LEAST_SNDBUF.saturating_sub(self.sendq.len()))
+                .min(super::sendq::SMALL);
+        }
+        room
     }
 
     /// Whether `poll` is to say that it is writable: a third of the buffer is free.
-    pub fn writable(&self) -> bool {
-        self.send_room() >= self.sendq.len() / 2
-            && self.send_room() > 0
-            && self.unsent() < self.opts.notsent_lowat
+    pub fn writable(&self, stack: &Stack) -> bool {
+        let room = self.send_room(stack);
+        room >= self.sendq.len() / 2 && room > 0 && self.unsent() < self.opts.notsent_lowat
     }
 
     /// The clock of timestamps, in milliseconds.

@@ -170,8 +170,8 @@ impl TcpSocket {
                 _ if !tcb.can_send() || tcb.fin_wanted => return Err(Errno::EPIPE),
                 _ => {}
             }
-            let room = tcb.send_room();
-            if room == 0 || self.stack.memory() > self.stack.config().limits.memory {
+            let room = tcb.send_room(&self.stack);
+            if room == 0 {
                 tcb.want_write = true;
                 return Err(Errno::EAGAIN);
             }

@@ -454,7 +454,9 @@ impl UdpSocket {
                 return;
             }
             let full = inner.queued + datagram.cost > inner.opts.rcvbuf && !inner.queue.is_empty();
-            if full || !self.stack.charge(datagram.cost) {
+            // However little memory there is, one datagram can wait for each socket.
+            let charged = !full && self.stack.charge(datagram.cost, inner.queue.is_empty());
+            if !charged {
                 inner.drops += 1;
                 counters.udp_rcvbuf_errors.add(u64::from(full));
                 counters.udp_mem_errors.add(u64::from(!full));
