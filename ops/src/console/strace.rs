@@ -28,8 +28,8 @@ pub struct Call {
     pub name: String,
     /// Its arguments, ready to be shown.
     pub args: Vec<Argument>,
-    /// What it returned.
-    pub result: i64,
+    /// What it returned; nothing for one that does not return, such as `exit_group`.
+    pub result: Option<i64>,
     /// The error's name.
     pub errno: Option<String>,
     /// How long it took, in nanoseconds.
@@ -68,10 +68,14 @@ impl Call {
             }
         }
         out.push_str(") = ");
+        let Some(result) = self.result else {
+            out.push('?');
+            return out;
+        };
         match &self.errno {
             Some(errno) => {
                 let _ = write!(out, "-1 {errno}");
-                let text = i32::try_from(-self.result)
+                let text = i32::try_from(-result)
                     .ok()
                     .filter(|n| (1..4096).contains(n))
                     .map(|n| std::io::Error::from_raw_os_error(n).to_string());
@@ -79,11 +83,11 @@ impl Call {
                     let _ = write!(out, " ({text})");
                 }
             }
-            None if self.result > 0xffff_ffff => {
-                let _ = write!(out, "{:#x}", self.result);
+            None if result > 0xffff_ffff => {
+                let _ = write!(out, "{result:#x}");
             }
             None => {
-                let _ = write!(out, "{}", self.result);
+                let _ = write!(out, "{result}");
             }
         }
         let _ = write!(
@@ -131,6 +135,12 @@ mod tests {
                 r#"{"time_ns":1,"tid":12,"thread":"x","name":"mmap","number":9,"args":[],"result":139637976727552,"errno":null,"duration_ns":1500000000}"#
             ),
             "[pid  12] 0.000000 mmap() = 0x7f0000000000 <1.500000>"
+        );
+        assert_eq!(
+            text(
+                r#"{"time_ns":1,"tid":2,"thread":"x","name":"exit_group","number":231,"args":[{"name":"status","kind":"number","value":"0"}],"result":null,"errno":null,"duration_ns":0}"#
+            ),
+            "[pid   2] 0.000000 exit_group(0) = ?"
         );
         assert_eq!(text(r#"{"dropped":7}"#), "dropped 7");
     }
