@@ -76,7 +76,8 @@ fn changes_take_effect_or_are_refused() {
 fn promtool_accepts_the_metrics() {
     use std::io::Write;
     use std::process::{Command, Stdio};
-    crate::trace::enable_stats();
+    crate::trace::stats::count(0, true, 1500);
+    crate::trace::stats::count(1, false, 3_000_000);
     let text = render(&store(), Format::Prometheus);
     let mut child = Command::new("promtool")
         .args(["check", "metrics"])
@@ -94,4 +95,14 @@ fn promtool_accepts_the_metrics() {
     let output = child.wait_with_output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.success() && said.is_empty(), "{said}\n{text}");
+    for line in [
+        "# TYPE nanos_syscalls_duration_seconds histogram\n",
+        "nanos_syscalls_duration_seconds_bucket{syscall=\"read\",le=\"0.000002048\"} 1\n",
+        "nanos_syscalls_duration_seconds_bucket{syscall=\"write\",le=\"0.000002048\"} 0\n",
+        "nanos_syscalls_duration_seconds_bucket{syscall=\"write\",le=\"+Inf\"} 1\n",
+        "nanos_syscalls_duration_seconds_count{syscall=\"write\"} 1\n",
+        "nanos_syscalls_failed_total{syscall=\"read\"} 1\n",
+    ] {
+        assert!(text.contains(line), "{line}{text}");
+    }
 }

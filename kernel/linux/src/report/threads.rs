@@ -73,11 +73,7 @@ fn find(name: &str) -> Option<(Arc<Thread>, Option<Arc<LinuxThread>>)> {
 fn thread(name: &str) -> Option<Branch> {
     let (thread, own) = find(name)?;
     let (cpu_ns, user_ns) = (thread.cpu_ns(), thread.user_ns());
-    let (switches, cpu, nice) = (
-        thread.switches(),
-        thread.cpu() as u64,
-        i64::from(thread.nice()),
-    );
+    let (switches, cpu) = (thread.switches(), thread.cpu() as u64);
     let state = match thread.state() {
         State::Runnable => "runnable",
         State::Parked => "waiting",
@@ -129,12 +125,7 @@ fn thread(name: &str) -> Option<Branch> {
                 "cpu",
                 number(cpu).help("The CPU that it runs on or ran on last."),
             )
-            .with(
-                "nice",
-                Leaf::fixed(Value::Integer(nice))
-                    .no_metric()
-                    .help("From -20, the most CPU time, to 19."),
-            )
+            .with("nice", nice(&thread))
             .with(
                 "minor_faults",
                 number(faults[0])
@@ -148,6 +139,23 @@ fn thread(name: &str) -> Option<Branch> {
                     .help("Page faults that waited for the disk."),
             ),
     )
+}
+
+/// The nice value, which can be changed.
+fn nice(thread: &Arc<Thread>) -> Leaf {
+    let changed = thread.clone();
+    Leaf::fixed(Value::Integer(thread.nice().into()))
+        .no_metric()
+        .help("From -20, the most CPU time, to 19.")
+        .range(-20, 19)
+        .writable(
+            |_| Ok(()),
+            move |value| {
+                let nice = value.as_integer().and_then(|nice| i32::try_from(nice).ok());
+                changed.set_nice(nice.ok_or("it is no nice value")?);
+                Ok(())
+            },
+        )
 }
 
 /// The call a thread is in, with its arguments.

@@ -79,7 +79,7 @@ fn add(to: &AtomicU64, by: u64) {
 }
 
 /// Counts a call that has ended.
-pub(super) fn count(number: u64, failed: bool, duration_ns: u64) {
+pub(crate) fn count(number: u64, failed: bool, duration_ns: u64) {
     let cells = CELLS
         .get()
         .call_once(|| (0..NUMBERS).map(|_| Cell::new()).collect());
