@@ -627,3 +627,29 @@ fn error_about(rng: &mut Rng, f: &[u8]) -> Vec<u8> {
     fix(&mut g);
     g
 }
+
+/// What a router says to the sender of a frame that is larger than the next link's `mtu`.
+pub fn too_big(f: &[u8], mtu: usize) -> Vec<u8> {
+    let mut mac = [0; 6];
+    mac.copy_from_slice(&f[6..12]);
+    let mut ends = Ends {
+        to_mac: mac,
+        from_mac: [2, 0, 0, 0, 0, 77],
+        src: Ipv4Addr::new(10, 0, 0, 77),
+        dst: Ipv4Addr::UNSPECIFIED,
+        src6: Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 77),
+        dst6: Ipv6Addr::UNSPECIFIED,
+    };
+    let mut m = vec![0; 4];
+    m.extend_from_slice(&(mtu as u32).to_be_bytes());
+    m.extend_from_slice(&f[14..f.len().min(14 + 548)]);
+    if f[12] == 8 {
+        (m[0], m[1]) = (3, 4);
+        ends.dst = <[u8; 4]>::try_from(&f[26..30]).unwrap().into();
+        ends.v4(1, 64, &m)
+    } else {
+        m[0] = 2;
+        ends.dst6 = <[u8; 16]>::try_from(&f[22..38]).unwrap().into();
+        ends.v6(58, 64, &m)
+    }
+}

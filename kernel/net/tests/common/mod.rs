@@ -232,6 +232,8 @@ pub type Tamper = Box<dyn FnMut(usize, Vec<u8>) -> Vec<Vec<u8>>>;
 /// Two stacks and a link.
 pub struct World {
     pub tamper: Option<Tamper>,
+    /// The largest IP packet that a router on the way lets through, and whether it says so.
+    pub path_mtu: Option<(usize, bool)>,
     pub clock: Arc<AtomicU64>,
     pub rng: Rng,
     pub stacks: Vec<Arc<Stack>>,
@@ -307,6 +309,7 @@ impl World {
         }
         World {
             tamper: None,
+            path_mtu: None,
             clock,
             rng,
             stacks,
@@ -332,6 +335,20 @@ impl World {
         }
         let w = self.weather;
         self.carried += 1;
+        // A router may cut what has no don't-fragment bit; here it lets it pass.
+        let whole = frame[12..14] == [0x86, 0xdd] || frame.get(20).is_some_and(|f| f & 0x40 != 0);
+        if let Some((mtu, tells)) = self.path_mtu
+            && frame.len() > mtu + 14
+            && whole
+        {
+            if tells && !self.rng.chance(w.loss) {
+                self.number += 1;
+                let key = (now + w.delay_ns, self.number);
+                let told = craft::too_big(&frame, mtu);
+                self.flying.insert(key, (from, told));
+            }
+            return;
+        }
         if w.loss > 0 && self.rng.chance(w.loss) {
             self.lost += 1;
             if self.trace {
