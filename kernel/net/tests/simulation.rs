@@ -419,6 +419,41 @@ fn run_seed(seed: u64) {
     assert!(gone.iter().all(|stack| stack.upgrade().is_none()), "kept");
 }
 
+/// One segment that is small enough as such, but with its headers is just too large for a router that does not say so.
+#[test]
+fn a_black_hole_just_above_the_least_mtu_is_found() {
+    for (v6, n) in (1100..1450)
+        .step_by(25)
+        .flat_map(|n| [(false, n), (true, n)])
+    {
+        let weather = Weather {
+            delay_ns: MS,
+            ..Weather::default()
+        };
+        let ipv6 = |n| Ipv6Config::Static {
+            addr: Cidr::new(address(true, n), 64).unwrap(),
+            gateway: None,
+        };
+        let mut world = World::full(n, weather, [false, false], |_| {}, ipv6);
+        world.run(2 * SECOND);
+        world.path_mtu = Some((1280, false));
+        let mut rng = Rng(n);
+        let mut talk = Talk::new(&world, &mut rng, 1000, [n, 10]);
+        (talk.v6, talk.both_open, talk.abrupt, talk.nap_ns) = (v6, false, false, 0);
+        let family = if v6 { Family::Inet6 } else { Family::Inet };
+        let listener = world.stacks[1].socket(family, Kind::Stream, 0).unwrap();
+        listener.bind(SocketAddr::new(address(v6, 2), 999)).unwrap();
+        listener.listen(8).unwrap();
+        (talk.port, talk.listener) = (999, Some(listener));
+        let limit = world.now() + 60 * SECOND;
+        let mut connected = false;
+        while !talk.over {
+            talk.act(&world, &mut rng, &mut connected);
+            assert!(world.step(limit) || talk.over, "{n} bytes, v6 {v6}");
+        }
+    }
+}
+
 /// 10,000 seeds in four parts that run side by side; `NET_SEEDS` is the size of a part.
 fn seeds(part: u64) {
     let number = |name: &str, usual| {

@@ -4,6 +4,7 @@
 
 use errno::Errno;
 
+use super::header::LEN;
 use super::rtt::RTO_MAX;
 use super::tcb::{Ca, Rtx, State, Tcb};
 use crate::stack::Stack;
@@ -172,7 +173,12 @@ impl Tcb {
                     } else {
                         1280
                     };
-                    let large = self.sent.front().is_some_and(|s| s.len() > modest);
+                    // As a packet: a segment that is small as such may be too large with its headers.
+                    let headers = (self.ip_len() + LEN) as u32 + if self.ts_ok { 12 } else { 0 };
+                    let large = self
+                        .sent
+                        .front()
+                        .is_some_and(|s| s.len() + headers > modest);
                     if self.retransmits >= 3 && large && !self.dst.iface.is_loopback() {
                         stack.counters().mtup_fail.bump();
                         self.dst.mtu = self.dst.mtu.min(modest);
