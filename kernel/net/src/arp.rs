@@ -95,9 +95,7 @@ pub(crate) fn input(stack: &Stack, iface: &Arc<Interface>, mut packet: InPacket,
             None => None,
         };
         if let Some(entry) = entry {
-            let waiting = entry.learn(source_hardware_addr.0, answer && ours, now);
-            stack.send_waiting(iface, source_hardware_addr.0, waiting);
-            stack.arm_neighbours(now);
+            stack.learn(iface, &entry, source_hardware_addr.0, answer && ours, now);
         }
     }
     if ours && operation == ArpOperation::Request {

@@ -79,6 +79,9 @@ pub(crate) fn input(stack: &Stack, meta: &IpMeta, mut packet: InPacket, now: u64
         }
         ECHO_REPLY => {
             counters.icmp_in_echo_reps.bump();
+            if stack.raws.active() {
+                crate::raw::echo_reply(stack, meta, &packet, now);
+            }
         }
         UNREACHABLE | TIME_EXCEEDED | PARAMETER => {
             match kind {
@@ -140,6 +143,9 @@ fn quoted(stack: &Stack, mut error: IcmpError, inner: &[u8], now: u64) {
                 .unwrap_or(MIN_PMTU);
         }
         *mtu = (*mtu).max(MIN_PMTU);
+    }
+    if stack.raws.active() {
+        crate::raw::icmp_error(stack, inner[9], local, remote, l4, &error, now);
     }
     match inner[9] {
         proto::TCP => {

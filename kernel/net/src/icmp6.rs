@@ -71,6 +71,8 @@ pub(crate) fn input(stack: &Stack, meta: &IpMeta, mut packet: InPacket, now: u64
             };
             quoted(stack, error, &icmp[8..], now);
         }
+        ECHO_REPLY if stack.raws.active() => crate::raw::echo_reply(stack, meta, &packet, now),
+        130 | 131 => crate::multicast::mld_input(stack, meta, src, icmp, now),
         133..=137 => ndisc::input(stack, meta, src, dst, icmp, now),
         _ => {}
     }
@@ -93,6 +95,9 @@ fn quoted(stack: &Stack, error: IcmpError, inner: &[u8], now: u64) {
     }
     let l4 = &inner[40..];
     let port = |at: usize| u16::from_be_bytes([l4[at], l4[at + 1]]);
+    if stack.raws.active() {
+        crate::raw::icmp_error(stack, inner[6], local, remote, l4, &error, now);
+    }
     match inner[6] {
         proto::TCP => {
             let seq = u32::from_be_bytes([l4[4], l4[5], l4[6], l4[7]]);

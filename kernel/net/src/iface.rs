@@ -4,7 +4,7 @@ use alloc::collections::VecDeque;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::net::IpAddr;
+use core::net::{IpAddr, Ipv6Addr};
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use crate::config::Cidr;
@@ -52,6 +52,7 @@ pub(crate) struct Interface {
     pub mtu: AtomicU32,
     pub up: AtomicBool,
     pub promiscuous: AtomicUsize,
+    pub promiscuous_flag: AtomicBool,
     /// Its queues have their threads.
     pub served: AtomicBool,
     pub addrs: RwSpinLock<Vec<IfAddr>>,
@@ -105,6 +106,7 @@ impl Interface {
             mtu: AtomicU32::new(mtu),
             up: AtomicBool::new(true),
             promiscuous: AtomicUsize::new(0),
+            promiscuous_flag: AtomicBool::new(false),
             served: AtomicBool::new(false),
             addrs: RwSpinLock::new(Vec::new()),
             taps: TapList::default(),
@@ -134,13 +136,19 @@ impl Interface {
     }
 
     /// Gives a packet to the card, or keeps it until the card has room.
+    #[inline]
     pub fn transmit(&self, packet: TxPacket) {
+        if self.taps.active() {
+            self.tap_out(&packet, None);
+        }
+        self.transmit_unseen(packet);
+    }
+
+    /// The same for a packet that its taps have seen.
+    pub fn transmit_unseen(&self, packet: TxPacket) {
         let Some(nic) = &self.nic else {
             return;
         };
-        if self.taps.active() {
-            self.tap_out(&packet);
-        }
         let queue = crate::sync::cpu_id() % self.backlogs.len();
         let backlog = &self.backlogs[queue];
         let packet = if backlog.len.load(Ordering::Acquire) == 0 {
@@ -195,6 +203,14 @@ impl Interface {
                 .map(|a| a.cidr.addr)
         };
         fits(local).or_else(|| fits(!local))
+    }
+
+    /// Its link-local IPv6 address, once it is nobody else's.
+    pub fn link_local(&self) -> Option<Ipv6Addr> {
+        self.addrs.read().iter().find_map(|a| match a.cidr.addr {
+            IpAddr::V6(own) if own.is_unicast_link_local() && !a.tentative => Some(own),
+            _ => None,
+        })
     }
 
     /// The first address of the family of `like`, not tentative.

@@ -14,6 +14,7 @@ use crate::stack::Stack;
 pub(crate) mod proto {
     pub const HOPOPTS: u8 = 0;
     pub const ICMP: u8 = 1;
+    pub const IGMP: u8 = 2;
     pub const TCP: u8 = 6;
     pub const UDP: u8 = 17;
     pub const ROUTING: u8 = 43;
@@ -21,6 +22,7 @@ pub(crate) mod proto {
     pub const ICMP6: u8 = 58;
     pub const NONE: u8 = 59;
     pub const DSTOPTS: u8 = 60;
+    pub const RAW: u8 = 255;
 }
 
 /// Time to live of what we send (`ip_default_ttl`).
@@ -42,6 +44,8 @@ pub(crate) struct IpMeta {
     pub len: usize,
     /// It went to a broadcast or multicast address.
     pub many: bool,
+    /// A raw socket has it.
+    pub taken: bool,
 }
 
 /// What goes into the IP header of a packet to send.
@@ -177,6 +181,7 @@ pub(crate) fn parse_v4(stack: &Stack, iface: &Arc<Interface>, packet: &mut InPac
         l4: ETH + header_len,
         len: total - header_len,
         many: false,
+        taken: false,
     };
     if flags & 0x3fff != 0 {
         return Parsed::Fragment {
@@ -275,6 +280,7 @@ pub(crate) fn parse_v6(stack: &Stack, iface: &Arc<Interface>, packet: &mut InPac
                     l4: at + 8,
                     len: end - at - 8,
                     many: dst.is_multicast(),
+                    taken: false,
                 };
                 return Parsed::Fragment {
                     meta,
@@ -298,5 +304,6 @@ pub(crate) fn parse_v6(stack: &Stack, iface: &Arc<Interface>, packet: &mut InPac
         l4: at,
         len: end - at,
         many: dst.is_multicast(),
+        taken: false,
     })
 }

@@ -12,6 +12,7 @@ extern crate alloc;
 
 mod arp;
 pub mod capture;
+mod change;
 mod checksum;
 pub mod config;
 mod dhcp;
@@ -22,6 +23,7 @@ mod icmp;
 mod icmp6;
 mod iface;
 mod ip;
+mod multicast;
 mod ndisc;
 mod neigh;
 pub mod option;
@@ -30,6 +32,7 @@ mod pkt;
 mod ports;
 pub mod query;
 pub mod report;
+mod raw;
 mod route;
 mod run;
 mod seq;
@@ -46,8 +49,11 @@ pub use drivers::nic;
 pub use sched::poll;
 
 pub use config::{Cidr, Config, IfConfig, Ipv4Config, Ipv6Config, Lease, Limits};
-pub use option::{Congestion, Membership, MtuDiscover, Opt, OptName};
+pub use option::{
+    Congestion, GroupFilter, Membership, MtuDiscover, Opt, OptName, SourceMembership,
+};
 pub use poll::{Events, Pollee};
+pub use raw::RawSocket;
 pub use run::{run, stack};
 pub use socket::{
     Control, ExtendedError, Family, Kind, MsgFlags, RecvMeta, SendMeta, Shutdown, Socket,

@@ -18,7 +18,6 @@ const NEIGHBOUR_SOLICIT: u8 = 135;
 const NEIGHBOUR_ADVERT: u8 = 136;
 const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
 const ALL_ROUTERS: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 2);
-const MLD_ROUTERS: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 0x16);
 const SECOND: u64 = 1_000_000_000;
 /// Between router solicitations, and how many there are at most (RFC 4861 §10).
 const SOLICIT_NS: u64 = 4 * SECOND;
@@ -42,8 +41,15 @@ pub(crate) struct Discovery {
     automatic: bool,
 }
 
+impl Discovery {
+    /// The interface it is about.
+    pub(crate) fn index(&self) -> u32 {
+        self.index
+    }
+}
+
 /// The address everybody looking for `addr` asks.
-fn solicited_node(addr: Ipv6Addr) -> Ipv6Addr {
+pub(crate) fn solicited_node(addr: Ipv6Addr) -> Ipv6Addr {
     let [.., x, y] = addr.segments();
     Ipv6Addr::new(0xff02, 0, 0, 0, 0, 1, 0xff00 | (x & 0xff), y)
 }
@@ -146,9 +152,7 @@ fn neighbour_solicit(
     let source = hardware(&options(icmp, 24), 1);
     if let Some(mac) = source.filter(|_| !src.is_unspecified()) {
         let entry = stack.neighbour_cache.entry(iface.index, src.into(), now);
-        let waiting = entry.learn(mac, false, now);
-        stack.send_waiting(iface, mac, waiting);
-        stack.arm_neighbours(now);
+        stack.learn(iface, &entry, mac, false, now);
     } else if src.is_unspecified() && !dst.is_multicast() {
         return;
     }
@@ -188,8 +192,7 @@ fn neighbour_advert(stack: &Stack, iface: &Arc<Interface>, dst: Ipv6Addr, icmp: 
         (None, Some(old)) => old,
         (None, None) => return,
     };
-    let waiting = entry.learn(mac, solicited, now);
-    stack.send_waiting(iface, mac, waiting);
+    stack.learn(iface, &entry, mac, solicited, now);
 }
 
 fn is_tentative(iface: &Interface, addr: Ipv6Addr) -> bool {
@@ -216,9 +219,7 @@ fn router_advert(stack: &Stack, iface: &Arc<Interface>, src: Ipv6Addr, icmp: &[u
     let options = options(icmp, 16);
     if let Some(mac) = hardware(&options, 1) {
         let entry = stack.neighbour_cache.entry(index, src.into(), now);
-        let waiting = entry.learn(mac, false, now);
-        stack.send_waiting(iface, mac, waiting);
-        stack.arm_neighbours(now);
+        stack.learn(iface, &entry, mac, false, now);
     }
     stack.take_router(iface, src, u16::from_be_bytes([icmp[6], icmp[7]]), now);
     let mut servers = Vec::new();
@@ -288,7 +289,7 @@ impl Stack {
     }
 
     /// Adds an address that is used once nobody has objected for a second (RFC 4862 §5.4).
-    fn add_tentative(
+    pub(crate) fn add_tentative(
         &self,
         iface: &Arc<Interface>,
         addr: Ipv6Addr,
@@ -318,7 +319,7 @@ impl Stack {
         {
             me.tentative.push((addr, now + TENTATIVE_NS));
         }
-        self.join_report(iface, solicited_node(addr), now);
+        self.listen_for(iface.index, addr, true);
         let mut bytes = alloc::vec![NEIGHBOUR_SOLICIT, 0, 0, 0, 0, 0, 0, 0];
         bytes.extend_from_slice(&addr.octets());
         let from = Some(Ipv6Addr::UNSPECIFIED);
@@ -332,21 +333,6 @@ impl Stack {
             now,
         );
         self.arm_chore(Chore::Discovery, now + TENTATIVE_NS);
-    }
-
-    /// Tells switches that snoop that we listen to a group (MLDv2 report, RFC 3810 §5.2).
-    fn join_report(&self, iface: &Interface, group: Ipv6Addr, now: u64) {
-        let mut bytes = alloc::vec![143, 0, 0, 0, 0, 0, 0, 1, 4, 0, 0, 0];
-        bytes.extend_from_slice(&group.octets());
-        icmp6::send(
-            self,
-            Some(Ipv6Addr::UNSPECIFIED),
-            MLD_ROUTERS,
-            bytes,
-            1,
-            iface.index,
-            now,
-        );
     }
 
     /// A tentative address is somebody else's.
@@ -512,8 +498,12 @@ impl Stack {
             if let Some(known) = addrs.iter_mut().find(|a| a.cidr.addr == addr) {
                 known.tentative = false;
             }
+            let cidr = addrs.iter().find(|a| a.cidr.addr == addr).map(|a| a.cidr);
             drop(addrs);
             self.routes.changed();
+            if let Some(info) = cidr.and_then(|cidr| self.address(index, cidr)) {
+                self.tell(&Change::Addr(info, true));
+            }
         }
         for index in solicit {
             let Some(iface) = self.interface(index) else {
@@ -527,15 +517,12 @@ impl Stack {
         for iface in ifaces {
             let ended: Vec<Cidr> = {
                 let addrs = iface.addrs.read();
-                for addr in addrs
-                    .iter()
-                    .filter(|a| a.cidr.addr.is_ipv6() && a.valid_ns > now)
-                {
+                for addr in addrs.iter().filter(|a| a.valid_ns > now) {
                     next = next.min(addr.valid_ns);
                 }
                 addrs
                     .iter()
-                    .filter(|a| a.cidr.addr.is_ipv6() && a.valid_ns <= now)
+                    .filter(|a| a.valid_ns <= now)
                     .map(|a| a.cidr)
                     .collect()
             };

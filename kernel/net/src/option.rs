@@ -2,6 +2,7 @@
 //! encoding. Decoding the program's bytes is `linux`'s work; what an option does is the socket's.
 
 use alloc::boxed::Box;
+use alloc::vec::Vec;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use core::time::Duration;
 
@@ -78,6 +79,26 @@ pub struct Membership {
     pub interface: Ipv4Addr,
     /// The interface's index, or 0 to choose by `interface` or by route.
     pub index: u32,
+}
+
+/// A group joined for one sender, or a sender that is blocked (`struct ip_mreq_source`, `struct group_source_req`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SourceMembership {
+    /// The group and where.
+    pub membership: Membership,
+    /// The sender.
+    pub source: IpAddr,
+}
+
+/// The whole filter of a group (`struct ip_msfilter`, `struct group_filter`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GroupFilter {
+    /// The group and where.
+    pub membership: Membership,
+    /// All but `sources`; else only those.
+    pub exclude: bool,
+    /// Senders.
+    pub sources: Vec<IpAddr>,
 }
 
 macro_rules! options {
@@ -225,6 +246,16 @@ options! {
     Join(Membership),
     /// `IP_DROP_MEMBERSHIP` and `IPV6_LEAVE_GROUP`, write only.
     Leave(Membership),
+    /// `IP_ADD_SOURCE_MEMBERSHIP` and `MCAST_JOIN_SOURCE_GROUP`, write only.
+    JoinSource(SourceMembership),
+    /// `IP_DROP_SOURCE_MEMBERSHIP` and `MCAST_LEAVE_SOURCE_GROUP`, write only.
+    LeaveSource(SourceMembership),
+    /// `IP_BLOCK_SOURCE` and `MCAST_BLOCK_SOURCE`, write only.
+    BlockSource(SourceMembership),
+    /// `IP_UNBLOCK_SOURCE` and `MCAST_UNBLOCK_SOURCE`, write only.
+    UnblockSource(SourceMembership),
+    /// `IP_MSFILTER` and `MCAST_MSFILTER`, write only.
+    SourceFilter(GroupFilter),
 
     /// `IPV6_V6ONLY`.
     V6Only(bool),

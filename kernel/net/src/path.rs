@@ -15,10 +15,10 @@ use crate::neigh::Probe;
 use crate::nic::{Header, TxPacket};
 use crate::pkt::InPacket;
 use crate::query::Change;
-use crate::route::{Dst, Hop};
+use crate::route::{Dst, Hop, group_mac};
 use crate::stack::{CHORES, Chore, Stack, Timer, WHEELS};
 use crate::sync::SpinLock;
-use crate::{arp, icmp, icmp6, ndisc, tcp, udp};
+use crate::{arp, icmp, icmp6, multicast, ndisc, raw, tcp, udp};
 
 /// How many packets of a queue are taken before others get a turn (`netdev_budget`).
 pub(crate) const BUDGET: usize = 64;
@@ -28,7 +28,7 @@ const LOOPS: usize = 16;
 
 #[derive(Default)]
 struct LoopQueue {
-    packets: SpinLock<VecDeque<TxPacket>>,
+    packets: SpinLock<VecDeque<(TxPacket, Option<Arc<Interface>>)>>,
     len: AtomicUsize,
     draining: AtomicBool,
 }
@@ -97,6 +97,14 @@ impl Stack {
         if !iface.is_loopback() && eth[..6] != iface.mac && eth[0] & 1 == 0 {
             return;
         }
+        self.dispatch(iface, packet, now);
+    }
+
+    /// A frame for us, to its protocol.
+    fn dispatch(&self, iface: &Arc<Interface>, packet: InPacket, now: u64) {
+        let Some(eth) = packet.head().get(..ETH) else {
+            return;
+        };
         match u16::from_be_bytes([eth[12], eth[13]]) {
             ETHERTYPE_IPV4 => self.input_v4(iface, packet, now),
             ETHERTYPE_IPV6 => self.input_v6(iface, packet, now),
@@ -192,9 +200,14 @@ impl Stack {
     fn accepts(&self, meta: &IpMeta) -> bool {
         match meta.dst {
             IpAddr::V4(dst) => {
-                self.is_local(meta.dst) || dst.is_multicast() || self.is_broadcast(meta, dst)
+                self.is_local(meta.dst)
+                    || dst.is_multicast() && self.groups.listens(meta.dst, meta.iface.index)
+                    || self.is_broadcast(meta, dst)
             }
-            IpAddr::V6(dst) => self.is_local(meta.dst) || dst.is_multicast(),
+            IpAddr::V6(dst) => {
+                self.is_local(meta.dst)
+                    || dst.is_multicast() && self.groups.listens(meta.dst, meta.iface.index)
+            }
         }
     }
 
@@ -211,6 +224,9 @@ impl Stack {
     /// To the transport protocol.
     fn deliver(&self, mut meta: IpMeta, packet: InPacket, now: u64) {
         let counters = self.counters();
+        if self.raws.active() && self.accepts(&meta) {
+            meta.taken = raw::input(self, &meta, &packet, now);
+        }
         if meta.proto == proto::TCP {
             // The flow table knows our addresses: they are looked at only when it has no answer.
             counters.ip_in_delivers.bump();
@@ -219,6 +235,10 @@ impl Stack {
         }
         if let IpAddr::V4(dst) = meta.dst {
             if !self.is_local(meta.dst) {
+                // A group nobody here joined is somebody else's.
+                if dst.is_multicast() && !self.groups.listens(meta.dst, meta.iface.index) {
+                    return;
+                }
                 meta.many = dst.is_multicast() || self.is_broadcast(&meta, dst);
                 // Without an address, DHCP's answers come to the address that is offered.
                 let configuring = meta.proto == proto::UDP && meta.iface.first_addr(true).is_none();
@@ -227,7 +247,11 @@ impl Stack {
                     return;
                 }
             }
-        } else if !meta.many && !self.is_local(meta.dst) {
+        } else if meta.many {
+            if !self.groups.listens(meta.dst, meta.iface.index) {
+                return;
+            }
+        } else if !self.is_local(meta.dst) {
             counters.ip6_in_addr_errors.bump();
             return;
         }
@@ -241,6 +265,11 @@ impl Stack {
                 icmp::input(self, &meta, packet, now);
             }
             proto::ICMP6 if meta.dst.is_ipv6() => icmp6::input(self, &meta, packet, now),
+            proto::IGMP if meta.dst.is_ipv4() => {
+                counters.ip_in_delivers.bump();
+                multicast::igmp_input(self, &meta, &packet, now);
+            }
+            _ if meta.taken => counters.ip_in_delivers.bump(),
             _ => {
                 counters.ip_in_unknown_protos.bump();
                 icmp::send_error(
@@ -314,14 +343,7 @@ impl Stack {
         };
         let hop = match dst {
             _ if everybody || directed => Hop::Fixed([0xff; 6]),
-            IpAddr::V4(a) if multicast => {
-                let [_, b, c, d] = a.octets();
-                Hop::Fixed([0x01, 0x00, 0x5e, b & 0x7f, c, d])
-            }
-            IpAddr::V6(a) if multicast => {
-                let o = a.octets();
-                Hop::Fixed([0x33, 0x33, o[12], o[13], o[14], o[15]])
-            }
+            _ if multicast => Hop::Fixed(group_mac(dst)),
             _ => Hop::Neighbour(self.neighbour_cache.entry(
                 iface.index,
                 gateway.unwrap_or(dst),
@@ -427,33 +449,36 @@ impl Stack {
 
     pub(crate) fn loop_back(&self, lo: &Interface, packet: TxPacket) {
         if lo.taps.active() {
-            lo.tap_out(&packet);
+            lo.tap_out(&packet, None);
         }
+        self.loop_unseen(lo, packet);
+    }
+
+    /// The same for a packet that the taps have seen.
+    pub(crate) fn loop_unseen(&self, lo: &Interface, packet: TxPacket) {
         lo.count_looped(packet.len());
+        self.enqueue_loop(packet, None);
+    }
+
+    /// `through` is the interface that a copy of a multicast packet left by.
+    fn enqueue_loop(&self, packet: TxPacket, through: Option<Arc<Interface>>) {
         let queue = &self.loopback.queues[crate::sync::cpu_id() % LOOPS];
         let mut packets = queue.packets.lock();
         if packets.len() < LOOP_LIMIT {
-            packets.push_back(packet);
+            packets.push_back((packet, through));
             queue.len.store(packets.len(), Ordering::Release);
             self.loopback.waiting.fetch_add(1, Ordering::AcqRel);
         }
     }
 
-    /// A multicast packet that left through `iface` and that sockets here want as well.
-    pub(crate) fn loop_multicast(&self, iface: &Interface, packet: &TxPacket) {
+    /// A multicast packet leaves through `iface`: sockets here that joined the group there get a copy.
+    pub(crate) fn loop_multicast(&self, iface: &Arc<Interface>, group: IpAddr, packet: &TxPacket) {
+        if iface.is_loopback() || !self.groups.listens(group, iface.index) {
+            return;
+        }
         let mut copy = packet.clone();
         copy.offload = None;
-        if let Some(eth) = copy.header.get_mut(..6) {
-            eth.fill(0xff);
-        }
-        let queue = &self.loopback.queues[crate::sync::cpu_id() % LOOPS];
-        let _ = iface;
-        let mut packets = queue.packets.lock();
-        if packets.len() < LOOP_LIMIT {
-            packets.push_back(copy);
-            queue.len.store(packets.len(), Ordering::Release);
-            self.loopback.waiting.fetch_add(1, Ordering::AcqRel);
-        }
+        self.enqueue_loop(copy, Some(iface.clone()));
     }
 
     /// Whether `addr` is a broadcast address of a link of ours.
@@ -495,9 +520,15 @@ impl Stack {
                     queue.len.store(packets.len(), Ordering::Release);
                     packet
                 };
-                let Some(packet) = packet else { break };
+                let Some((packet, through)) = packet else {
+                    break;
+                };
                 self.loopback.waiting.fetch_sub(1, Ordering::AcqRel);
-                self.input(&lo, InPacket::looped(packet), now);
+                let packet = InPacket::looped(packet);
+                match through {
+                    None => self.input(&lo, packet, now),
+                    Some(iface) => self.dispatch(&iface, packet, now),
+                }
             }
             queue.draining.store(false, Ordering::Release);
         }
@@ -583,6 +614,7 @@ impl Stack {
         const TIME_WAIT: usize = Chore::TimeWait as usize;
         const DHCP: usize = Chore::Dhcp as usize;
         const DISCOVERY: usize = Chore::Discovery as usize;
+        const MULTICAST: usize = Chore::Multicast as usize;
         match chore {
             NEIGHBOURS => {
                 let aged = self.neighbour_cache.age(now);
@@ -609,6 +641,7 @@ impl Stack {
             }
             DHCP => self.run_dhcp(now),
             DISCOVERY => self.run_discovery(now),
+            MULTICAST => self.run_multicast(now),
             _ => {
                 let (failed, next) = self.fragments.lock().expire(now);
                 self.counters().ip_reasm_timeout.add(failed as u64);

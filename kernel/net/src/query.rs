@@ -2,6 +2,7 @@
 //! makes netlink answers, `ioctl` answers and `/proc/net` of it.
 
 use alloc::string::String;
+use alloc::vec::Vec;
 use core::net::{IpAddr, SocketAddr};
 
 use crate::config::Cidr;
@@ -39,6 +40,10 @@ pub struct AddrInfo {
     pub addr: Cidr,
     /// Seconds left, `u32::MAX` for ever.
     pub valid_s: u32,
+    /// Seconds left as a source that is preferred, `u32::MAX` for ever.
+    pub preferred_s: u32,
+    /// Nothing automatic made it.
+    pub permanent: bool,
     /// Whether duplicate address detection still runs.
     pub tentative: bool,
 }
@@ -112,6 +117,23 @@ pub struct SocketInfo {
     pub drops: u64,
     /// Retransmissions of the oldest segment so far.
     pub retransmits: u32,
+}
+
+/// A multicast group that an interface listens to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GroupInfo {
+    /// Interface index.
+    pub index: u32,
+    /// The group.
+    pub group: IpAddr,
+    /// Listeners.
+    pub users: usize,
+    /// All senders but `sources`; else only those.
+    pub exclude: bool,
+    /// Senders.
+    pub sources: Vec<IpAddr>,
+    /// We were the last to report it to a router of an older version.
+    pub reporter: bool,
 }
 
 /// A change someone may listen for (netlink groups).

@@ -42,6 +42,20 @@ pub(crate) enum Hop {
     Neighbour(Arc<Neighbour>),
 }
 
+/// The hardware address of a multicast group (RFC 1112 §6.4, RFC 2464 §7).
+pub(crate) fn group_mac(group: IpAddr) -> [u8; 6] {
+    match group {
+        IpAddr::V4(a) => {
+            let [_, b, c, d] = a.octets();
+            [0x01, 0x00, 0x5e, b & 0x7f, c, d]
+        }
+        IpAddr::V6(a) => {
+            let o = a.octets();
+            [0x33, 0x33, o[12], o[13], o[14], o[15]]
+        }
+    }
+}
+
 pub(crate) struct Routes {
     /// Longest prefix first, then lowest metric.
     table: RwSpinLock<Vec<RouteInfo>>,

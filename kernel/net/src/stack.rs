@@ -15,12 +15,14 @@ use crate::dhcp::Dhcp;
 use crate::flow::{FlowTable, Found, KeyedState};
 use crate::hash::Key;
 use crate::iface::{IfAddr, Interface};
+use crate::multicast::Groups;
 use crate::ndisc::Discovery;
 use crate::neigh::Neighbours;
 use crate::nic::Nic;
 use crate::path::Loopback;
 use crate::ports::Ports;
 use crate::query::{AddrInfo, Change, LinkInfo, NeighbourInfo, RouteInfo, SocketInfo};
+use crate::raw::{RawSocket, RawTable};
 use crate::route::Routes;
 use crate::socket::{Family, Kind, Socket};
 use crate::stats::Counters;
@@ -47,9 +49,10 @@ pub(crate) enum Chore {
     Dhcp,
     Fragments,
     Discovery,
+    Multicast,
 }
 
-pub(crate) const CHORES: usize = 5;
+pub(crate) const CHORES: usize = 6;
 /// Timer wheels: connections are spread over them.
 pub(crate) const WHEELS: usize = 4;
 
@@ -73,6 +76,8 @@ pub struct Stack {
     pub(crate) tcp_ports: Ports,
     pub(crate) tcp_defaults: TcpDefaults,
     pub(crate) udp: UdpTable,
+    pub(crate) raws: RawTable,
+    pub(crate) groups: Groups,
     pub(crate) loopback: Loopback,
     pub(crate) chunks: ChunkPool,
     pub(crate) wheels: [SpinLock<Wheel<Timer>>; WHEELS],
@@ -116,6 +121,8 @@ impl Stack {
             tcp_ports: Ports::new(keyed),
             tcp_defaults: TcpDefaults::new(&config.limits),
             udp: UdpTable::new(table_key),
+            raws: RawTable::default(),
+            groups: Groups::new(keyed),
             loopback: Loopback::default(),
             chunks: ChunkPool::default(),
             wheels: core::array::from_fn(|_| SpinLock::new(Wheel::new(now))),
@@ -207,8 +214,11 @@ impl Stack {
         match (kind, protocol) {
             (Kind::Stream, 0 | proto::TCP) => Ok(TcpSocket::new(self, family)),
             (Kind::Dgram, 0 | proto::UDP) => Ok(UdpSocket::new(self, family)),
+            (Kind::Dgram, proto::ICMP | proto::ICMP6) => {
+                Ok(RawSocket::new(self, family, protocol, true)?)
+            }
             (Kind::Stream | Kind::Dgram, _) => Err(Errno::EPROTONOSUPPORT),
-            (Kind::Raw, _) => Err(Errno::ESOCKTNOSUPPORT),
+            (Kind::Raw, _) => Ok(RawSocket::new(self, family, protocol, false)?),
         }
     }
 
@@ -287,33 +297,24 @@ impl Stack {
             return Err(Errno::EEXIST);
         }
         self.put_address(index, addr, valid_ns, preferred_ns);
-        let net = addr.network();
-        if !iface.is_loopback() {
-            let route = RouteInfo {
-                dst: net,
-                gateway: None,
-                index,
-                source: Some(addr.addr),
-                metric: 0,
-                protocol: 2,
-            };
-            if self.routes.add(route.clone()).is_ok() {
-                self.tell(&Change::Route(route, true));
-            }
+        if !iface.is_loopback() && iface.is_up() {
+            self.add_link_route(&iface, addr);
             if let IpAddr::V4(v4) = addr.addr {
                 crate::arp::announce(&iface, v4);
             }
         }
-        let info = iface
-            .addrs
-            .read()
-            .iter()
-            .find(|a| a.cidr == addr)
-            .map(|a| addr_info(index, a, self.now()));
-        if let Some(info) = info {
+        if let Some(info) = self.address(index, addr) {
             self.tell(&Change::Addr(info, true));
         }
         Ok(())
+    }
+
+    /// What there is to say of an address of an interface.
+    pub(crate) fn address(&self, index: u32, addr: Cidr) -> Option<AddrInfo> {
+        let iface = self.interface(index)?;
+        let addrs = iface.addrs.read();
+        let known = addrs.iter().find(|a| a.cidr == addr)?;
+        Some(addr_info(index, known, self.now()))
     }
 
     fn put_address(&self, index: u32, cidr: Cidr, valid_ns: u64, preferred_ns: u64) {
@@ -344,6 +345,9 @@ impl Stack {
             addrs.remove(at)
         };
         self.local.write().remove(&addr.addr);
+        if let IpAddr::V6(own) = addr.addr {
+            self.listen_for(index, own, false);
+        }
         self.routes.changed();
         let routes = self
             .routes
@@ -450,6 +454,16 @@ impl Stack {
     /// Every UDP socket that has a local port.
     pub fn udp_sockets(&self) -> Vec<SocketInfo> {
         self.udp.list()
+    }
+
+    /// Every raw socket.
+    pub fn raw_sockets(&self) -> Vec<SocketInfo> {
+        self.raws.list(false)
+    }
+
+    /// Every ping socket; its port is its identifier.
+    pub fn ping_sockets(&self) -> Vec<SocketInfo> {
+        self.raws.list(true)
     }
 
     /// Bytes held in socket buffers.
@@ -563,13 +577,17 @@ impl Stack {
 }
 
 fn addr_info(index: u32, addr: &IfAddr, now: u64) -> AddrInfo {
+    let left = |end: u64| match end {
+        // DHCP's endless lease ends one nanosecond before eternity.
+        0xffff_ffff_ffff_fffe.. => u32::MAX,
+        at => (at.saturating_sub(now) / 1_000_000_000) as u32,
+    };
     AddrInfo {
         index,
         addr: addr.cidr,
-        valid_s: match addr.valid_ns {
-            u64::MAX => u32::MAX,
-            at => (at.saturating_sub(now) / 1_000_000_000) as u32,
-        },
+        valid_s: left(addr.valid_ns),
+        preferred_s: left(addr.preferred_ns),
+        permanent: addr.valid_ns == u64::MAX,
         tentative: addr.tentative,
     }
 }

@@ -208,10 +208,13 @@ impl TapList {
         self.any.store(!points.is_empty(), Ordering::Release);
     }
 
-    fn show(&self, frame: &Passing<'_>) {
+    /// Shows all a frame, but who sent it.
+    fn show(&self, frame: &Passing<'_>, sender: Option<&Arc<TapPoint>>) {
         let points: Vec<Arc<TapPoint>> = self.points.read().clone();
         for point in points {
-            point.take(frame);
+            if sender.is_none_or(|sender| !Arc::ptr_eq(sender, &point)) {
+                point.take(frame);
+            }
         }
     }
 }
@@ -239,29 +242,35 @@ impl Interface {
         if kind == FrameKind::OtherHost && self.promiscuous.load(Ordering::Relaxed) == 0 {
             return;
         }
-        self.taps.show(&Passing {
-            index: self.index,
-            kind,
-            protocol: protocol(eth),
-            len: packet.len(),
-            checksum_pending: matches!(packet.csum, RxChecksum::Partial { .. }),
-            checksum_valid: packet.csum == RxChecksum::Verified,
-            copy: &|most| packet.front(most),
-        });
+        self.taps.show(
+            &Passing {
+                index: self.index,
+                kind,
+                protocol: protocol(eth),
+                len: packet.len(),
+                checksum_pending: matches!(packet.csum, RxChecksum::Partial { .. }),
+                checksum_valid: packet.csum == RxChecksum::Verified,
+                copy: &|most| packet.front(most),
+            },
+            None,
+        );
     }
 
     /// Shows the taps a frame that leaves. Called only if there are any.
     #[cold]
-    pub(crate) fn tap_out(&self, packet: &TxPacket) {
-        self.taps.show(&Passing {
-            index: self.index,
-            kind: FrameKind::Outgoing,
-            protocol: protocol(&packet.header),
-            len: packet.len(),
-            checksum_pending: packet.offload.is_some(),
-            checksum_valid: false,
-            copy: &|most| front_of(packet, most),
-        });
+    pub(crate) fn tap_out(&self, packet: &TxPacket, sender: Option<&Arc<TapPoint>>) {
+        self.taps.show(
+            &Passing {
+                index: self.index,
+                kind: FrameKind::Outgoing,
+                protocol: protocol(&packet.header),
+                len: packet.len(),
+                checksum_pending: packet.offload.is_some(),
+                checksum_valid: false,
+                copy: &|most| front_of(packet, most),
+            },
+            sender,
+        );
     }
 }
 
@@ -332,6 +341,15 @@ impl Tap {
     /// Frames dropped so far because too many waited.
     pub fn dropped(&self) -> u64 {
         self.point.dropped.load(Ordering::Relaxed)
+    }
+
+    /// As [`Stack::send_frame`]; this tap does not see the frame leave.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn send(&self, index: u32, frame: &[u8]) -> Result<usize> {
+        let stack = self.stack.upgrade().ok_or(Errno::ENODEV)?;
+        stack.send_from(index, frame, Some(&self.point))
     }
 
     /// Where to wait for frames: `IN`.
@@ -450,11 +468,27 @@ impl Stack {
         Ok(())
     }
 
+    /// Sets `IFF_PROMISC` as a program does: counted once, besides those who ask with [`Stack::promiscuous`].
+    ///
+    /// # Errors
+    /// `ENODEV`.
+    pub fn set_promiscuous_flag(&self, index: u32, on: bool) -> Result<()> {
+        let iface = self.interface(index).ok_or(Errno::ENODEV)?;
+        if iface.promiscuous_flag.swap(on, Ordering::AcqRel) != on {
+            self.promiscuous(index, on)?;
+        }
+        Ok(())
+    }
+
     /// Sends a whole frame out of an interface as it is, and returns its length.
     ///
     /// # Errors
     /// `ENODEV`, `ENETDOWN`, `EMSGSIZE` for one longer than the interface takes, `EINVAL` for one without a header.
     pub fn send_frame(&self, index: u32, frame: &[u8]) -> Result<usize> {
+        self.send_from(index, frame, None)
+    }
+
+    fn send_from(&self, index: u32, frame: &[u8], sender: Option<&Arc<TapPoint>>) -> Result<usize> {
         let iface = self.interface(index).ok_or(Errno::ENODEV)?;
         if !iface.is_up() {
             return Err(Errno::ENETDOWN);
@@ -474,11 +508,14 @@ impl Stack {
                 .segments
                 .push(TxSegment::Bytes(Arc::from(rest), 0..rest.len()));
         }
+        if iface.taps.active() {
+            iface.tap_out(&packet, sender);
+        }
         if iface.is_loopback() {
-            self.loop_back(&iface, packet);
+            self.loop_unseen(&iface, packet);
             self.drain_loopback();
         } else {
-            iface.transmit(packet);
+            iface.transmit_unseen(packet);
         }
         Ok(frame.len())
     }

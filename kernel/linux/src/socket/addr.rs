@@ -18,6 +18,8 @@ pub const AF_INET: u16 = 2;
 pub const AF_INET6: u16 = 10;
 /// `AF_NETLINK`.
 pub const AF_NETLINK: u16 = 16;
+/// `AF_PACKET`.
+pub const AF_PACKET: u16 = 17;
 
 /// `sizeof(struct sockaddr_storage)`: the longest address a call takes.
 pub const MAX_LEN: usize = 128;
@@ -28,6 +30,8 @@ const INET6_LEN: usize = 28;
 /// An IPv6 address without the scope id (RFC 2133) is still taken.
 const INET6_MIN_LEN: usize = 24;
 const NETLINK_LEN: usize = 12;
+/// `sizeof(struct sockaddr_ll)`.
+const PACKET_LEN: usize = 20;
 
 /// The name of a UNIX socket.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -38,6 +42,25 @@ pub enum UnixAddr {
     Path(Vec<u8>),
     /// A name in the abstract space, without the leading zero byte.
     Abstract(Vec<u8>),
+}
+
+/// `struct sockaddr_ll`: an interface, and a hardware address on its link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LinkAddr {
+    /// EtherType.
+    pub protocol: u16,
+    /// Interface index.
+    pub index: u32,
+    /// `ARPHRD_*`.
+    pub hardware: u16,
+    /// `PACKET_HOST` and its siblings.
+    pub kind: u8,
+    /// Bytes of `addr` that count.
+    pub len: u8,
+    /// The hardware address.
+    pub addr: [u8; 8],
+    /// Told in the structure's full length, as the sender of a frame is.
+    pub padded: bool,
 }
 
 /// An address of any family this kernel has.
@@ -56,6 +79,8 @@ pub enum Address {
         /// Multicast groups.
         groups: u32,
     },
+    /// `AF_PACKET`.
+    Packet(LinkAddr),
 }
 
 fn u16_at(bytes: &[u8], at: usize) -> Result<u16> {
@@ -88,6 +113,7 @@ impl Address {
                 groups: u32_at(bytes, 8)?,
             }),
             AF_NETLINK => Err(Errno::EINVAL),
+            AF_PACKET => parse_packet(bytes).map(Address::Packet),
             _ => Err(Errno::EAFNOSUPPORT),
         }
     }
@@ -117,9 +143,39 @@ impl Address {
                 out.extend(port.to_ne_bytes());
                 out.extend(groups.to_ne_bytes());
             }
+            Address::Packet(addr) => {
+                out.extend(AF_PACKET.to_ne_bytes());
+                out.extend(addr.protocol.to_be_bytes());
+                out.extend(addr.index.to_ne_bytes());
+                out.extend(addr.hardware.to_ne_bytes());
+                out.extend([addr.kind, addr.len]);
+                let len = if addr.padded {
+                    8
+                } else {
+                    usize::from(addr.len.min(8))
+                };
+                out.extend_from_slice(&addr.addr[..len]);
+            }
         }
         out
     }
+}
+
+fn parse_packet(bytes: &[u8]) -> Result<LinkAddr> {
+    if bytes.len() < PACKET_LEN {
+        return Err(Errno::EINVAL);
+    }
+    let mut addr = [0; 8];
+    addr.copy_from_slice(&bytes[12..PACKET_LEN]);
+    Ok(LinkAddr {
+        protocol: u16::from_be_bytes([bytes[2], bytes[3]]),
+        index: u32_at(bytes, 4)?,
+        hardware: u16_at(bytes, 8)?,
+        kind: bytes[10],
+        len: bytes[11],
+        addr,
+        padded: false,
+    })
 }
 
 fn parse_inet(bytes: &[u8]) -> Result<SocketAddr> {

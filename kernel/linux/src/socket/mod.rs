@@ -9,9 +9,11 @@ pub mod common;
 pub mod completion;
 pub mod file;
 pub mod inet;
+pub mod inventory;
 pub mod netlink;
 pub mod ops;
 pub mod option;
+pub mod packet;
 pub mod unix;
 
 use alloc::sync::Arc;

@@ -11,11 +11,12 @@ use net::{Family, Shutdown};
 use super::splice::install_pair;
 use crate::ctx::Ctx;
 use crate::files::install;
-use crate::socket::addr::{AF_INET, AF_INET6, AF_NETLINK, AF_UNIX, Address, MAX_LEN};
+use crate::socket::addr::{AF_INET, AF_INET6, AF_NETLINK, AF_PACKET, AF_UNIX, Address, MAX_LEN};
 use crate::socket::file::{SocketFile, of};
 use crate::socket::inet::InetSocket;
 use crate::socket::netlink::NetlinkSocket;
 use crate::socket::ops::{Kind, SocketOps};
+use crate::socket::packet::PacketSocket;
 use crate::socket::unix::UnixSocket;
 use crate::uaccess::UserPtr;
 
@@ -75,6 +76,7 @@ fn make(domain: i32, kind: i32, protocol: i32) -> Result<Arc<dyn SocketOps>> {
             };
             Ok(NetlinkSocket::new(kind, protocol)?)
         }
+        AF_PACKET => Ok(PacketSocket::new(kind, protocol)?),
         _ => Err(Errno::EAFNOSUPPORT),
     }
 }

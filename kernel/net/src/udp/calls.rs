@@ -336,14 +336,15 @@ impl Socket for UdpSocket {
     }
 
     fn close(&self) {
-        let bound = {
+        let (bound, left) = {
             let mut inner = self.inner.lock();
             inner.closed = true;
             inner.pending = None;
             while self.take_front(&mut inner).is_some() {}
-            inner.groups.clear();
-            inner.bound.take()
+            let left = inner.groups.take_all();
+            (inner.bound.take(), left)
         };
+        self.stack.leave_groups(self.id(), left);
         if let Some((port, binding)) = bound {
             self.stack.udp.remove(port, self);
             self.stack.udp.ports.release(port, &binding);

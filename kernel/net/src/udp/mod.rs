@@ -19,8 +19,9 @@ use crate::hash::Key;
 use crate::icmp::{self, IcmpError};
 use crate::icmp6;
 use crate::ip::{IpMeta, proto};
+use crate::multicast::Members;
 use crate::nic::RxChecksum;
-use crate::option::{Membership, MtuDiscover};
+use crate::option::MtuDiscover;
 use crate::pkt::{InPacket, Payload, payload_footprint, payload_len, payload_truncate};
 use crate::poll::{Events, Pollee};
 use crate::ports::{Binding, Ports};
@@ -143,7 +144,7 @@ pub(crate) struct Inner {
     pub error: Option<Errno>,
     pub shut_read: bool,
     pub shut_write: bool,
-    pub groups: Vec<Membership>,
+    pub groups: Members,
     /// What `MSG_MORE` or `UDP_CORK` holds back.
     pub pending: Option<send::Pending>,
     pub drops: u64,
@@ -278,20 +279,6 @@ impl UdpTable {
         }
         all
     }
-
-    /// Whether a socket has joined `group` on interface `index`.
-    pub fn is_member(&self, group: IpAddr, index: u32) -> bool {
-        self.shards.iter().any(|shard| {
-            shard.read().values().flatten().any(|socket| {
-                socket
-                    .inner
-                    .lock()
-                    .groups
-                    .iter()
-                    .any(|m| m.group == group && m.index == index)
-            })
-        })
-    }
 }
 
 impl UdpSocket {
@@ -359,7 +346,7 @@ impl UdpSocket {
                 error: None,
                 shut_read: false,
                 shut_write: false,
-                groups: Vec::new(),
+                groups: Members::default(),
                 pending: None,
                 drops: 0,
                 closed: false,
@@ -413,11 +400,8 @@ impl UdpSocket {
             return false;
         }
         if group.is_multicast() {
-            let joined = inner
-                .groups
-                .iter()
-                .any(|m| m.group == group && (m.index == 0 || m.index == index));
-            return joined || inner.opts.multicast_all && inner.groups.is_empty();
+            let all = inner.opts.multicast_all;
+            return inner.groups.allows(group, index, remote.0, all);
         }
         true
     }

@@ -153,8 +153,8 @@ impl UdpSocket {
             packet.segments.push(TxSegment::Bytes(data, range));
         }
         // A multicast that members here want as well is looped back.
-        if many && opts.multicast_loop && stack.udp.is_member(remote.0, dst.iface.index) {
-            stack.loop_multicast(&dst.iface, &packet);
+        if many && opts.multicast_loop {
+            stack.loop_multicast(&dst.iface, remote.0, &packet);
         }
         stack.output(dst, packet, now);
         Ok(())

@@ -1,72 +1,19 @@
 //! The options of a UDP socket.
 
-use core::net::{IpAddr, Ipv4Addr};
+use core::net::Ipv4Addr;
 
 use errno::{Errno, Result};
 
 use super::UdpSocket;
-use crate::option::{Membership, Opt, OptName};
+use crate::option::{Opt, OptName};
 use crate::socket::Family;
 
 const MIN_BUF: usize = 2304;
-/// `igmp_max_memberships` and more: groups of one socket.
-const MAX_GROUPS: usize = 64;
 
 impl UdpSocket {
-    /// Which interface a membership means.
-    fn group_interface(&self, m: &Membership) -> Result<u32> {
-        if m.index != 0 {
-            return match self.stack.interface(m.index) {
-                Some(_) => Ok(m.index),
-                None => Err(Errno::ENODEV),
-            };
-        }
-        if !m.interface.is_unspecified() {
-            let own = IpAddr::V4(m.interface);
-            return self
-                .stack
-                .local
-                .read()
-                .get(&own)
-                .copied()
-                .ok_or(Errno::ENODEV);
-        }
-        self.stack
-            .route(m.group, None, 0)
-            .map(|dst| dst.iface.index)
-            .map_err(|_| Errno::ENODEV)
-    }
-
-    fn join(&self, mut m: Membership) -> Result<()> {
-        if !m.group.is_multicast() {
-            return Err(Errno::EINVAL);
-        }
-        m.index = self.group_interface(&m)?;
-        let mut inner = self.inner.lock();
-        if inner
-            .groups
-            .iter()
-            .any(|g| g.group == m.group && g.index == m.index)
-        {
-            return Err(Errno::EADDRINUSE);
-        }
-        if inner.groups.len() >= MAX_GROUPS {
-            return Err(Errno::ENOBUFS);
-        }
-        inner.groups.push(m);
-        Ok(())
-    }
-
-    fn leave(&self, mut m: Membership) -> Result<()> {
-        m.index = self.group_interface(&m).unwrap_or(m.index);
-        let mut inner = self.inner.lock();
-        let at = inner
-            .groups
-            .iter()
-            .position(|g| g.group == m.group && g.index == m.index)
-            .ok_or(Errno::EADDRNOTAVAIL)?;
-        inner.groups.swap_remove(at);
-        Ok(())
+    /// What tells it from other sockets in the multicast registry.
+    pub(super) fn id(&self) -> usize {
+        core::ptr::from_ref(self).addr()
     }
 
     pub(crate) fn set_opt(&self, option: Opt) -> Result<()> {
@@ -74,8 +21,18 @@ impl UdpSocket {
         let limits = &stack.config().limits;
         let ipv6 = self.family == Family::Inet6;
         match option {
-            Opt::Join(m) => return self.join(m),
-            Opt::Leave(m) => return self.leave(m),
+            Opt::Join(_)
+            | Opt::Leave(_)
+            | Opt::JoinSource(_)
+            | Opt::LeaveSource(_)
+            | Opt::BlockSource(_)
+            | Opt::UnblockSource(_)
+            | Opt::SourceFilter(_) => {
+                let change = stack.resolve_membership(&option)?;
+                let update = self.inner.lock().groups.apply(change)?;
+                stack.update_group(self.id(), update);
+                return Ok(());
+            }
             Opt::BindToDevice(index) if index != 0 && stack.interface(index).is_none() => {
                 return Err(Errno::ENODEV);
             }

@@ -30,7 +30,8 @@ const NAME: usize = 16;
 const IFREQ: usize = 40;
 
 /// `IFF_*`.
-mod flag {
+#[allow(missing_docs, reason = "the names of netdevice(7)")]
+pub mod flag {
     pub const UP: u32 = 0x1;
     pub const BROADCAST: u32 = 0x2;
     pub const LOOPBACK: u32 = 0x8;

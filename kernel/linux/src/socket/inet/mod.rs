@@ -2,6 +2,7 @@
 
 pub mod ioctl;
 mod kept;
+mod multicast;
 mod options;
 mod tcp_info;
 

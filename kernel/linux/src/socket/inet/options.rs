@@ -9,6 +9,7 @@ use core::time::Duration;
 use errno::{Errno, Result};
 use net::{Congestion, Family, Membership, MtuDiscover, Opt, OptName, Socket};
 
+use super::multicast;
 use crate::socket::option::{
     self as so, SOL_SOCKET, int, linger, parse_int, parse_int_or_byte, parse_linger,
 };
@@ -103,6 +104,7 @@ codecs! {
     SOL_IP 33 MulticastTtl Byte;
     SOL_IP 34 MulticastLoop Bool;
     SOL_IP 49 MulticastAll Bool;
+    SOL_RAW 7 Checksum6 Int;
     SOL_IPV6 7 Checksum6 Int;
     SOL_IPV6 16 UnicastHops Hops;
     SOL_IPV6 17 MulticastIf6 Uint;
@@ -112,6 +114,8 @@ codecs! {
     SOL_IPV6 24 Mtu6 Uint;
     SOL_IPV6 25 RecvErr6 Bool;
     SOL_IPV6 26 V6Only Bool;
+    SOL_IPV6 29 MulticastAll Bool;
+    SOL_IPV6 36 HdrIncl Bool;
     SOL_IPV6 49 RecvPktInfo6 Bool;
     SOL_IPV6 51 RecvHopLimit Bool;
     SOL_IPV6 66 RecvTClass Bool;
@@ -245,6 +249,7 @@ fn special(level: i32, number: i32, value: &[u8]) -> Result<Option<Opt>> {
         (SOL_IP, 36) => Opt::Leave(membership4(value)?),
         (SOL_IPV6, 20) => Opt::Join(membership6(value)?),
         (SOL_IPV6, 21) => Opt::Leave(membership6(value)?),
+        (SOL_IP, 37..=48) | (SOL_IPV6, 42..=48) => multicast::decode(level, number, value)?,
         (SOL_RAW, 1) => Opt::IcmpFilter(parse_int(value)? as u32),
         (SOL_ICMPV6, 1) => {
             let bytes = value.first_chunk::<32>().ok_or(Errno::EINVAL)?;
@@ -282,7 +287,7 @@ fn device(value: &[u8]) -> Result<u32> {
         .ok_or(Errno::ENODEV)
 }
 
-fn ipv4(bytes: &[u8]) -> Result<Ipv4Addr> {
+pub(super) fn ipv4(bytes: &[u8]) -> Result<Ipv4Addr> {
     let octets = bytes.first_chunk::<4>().ok_or(Errno::EINVAL)?;
     Ok(Ipv4Addr::from(*octets))
 }
@@ -466,7 +471,13 @@ fn encode(option: Opt) -> Vec<u8> {
         Opt::MulticastIf((addr, _)) => addr.octets().to_vec(),
         Opt::Icmp6Filter(filter) => filter.iter().flat_map(|word| word.to_ne_bytes()).collect(),
         // Write only.
-        Opt::Join(_) | Opt::Leave(_) => Vec::new(),
+        Opt::Join(_)
+        | Opt::Leave(_)
+        | Opt::JoinSource(_)
+        | Opt::LeaveSource(_)
+        | Opt::BlockSource(_)
+        | Opt::UnblockSource(_)
+        | Opt::SourceFilter(_) => Vec::new(),
     }
 }
 

@@ -6,6 +6,7 @@ use core::net::IpAddr;
 use errno::{Errno, Result};
 use net::query::{AddrInfo, Change, LinkInfo, NeighbourInfo, RouteInfo};
 
+use super::change;
 use super::message::{self, ACK, DONE, DUMP, Header, MULTI, Message};
 use crate::socket::addr::{AF_INET, AF_INET6};
 use crate::socket::inet::ioctl::{flags, hardware_type};
@@ -13,6 +14,7 @@ use crate::socket::inet::ioctl::{flags, hardware_type};
 const RTM_NEWLINK: u16 = 16;
 const RTM_DELLINK: u16 = 17;
 const RTM_GETLINK: u16 = 18;
+const RTM_SETLINK: u16 = 19;
 const RTM_NEWADDR: u16 = 20;
 const RTM_DELADDR: u16 = 21;
 const RTM_GETADDR: u16 = 22;
@@ -22,6 +24,12 @@ const RTM_GETROUTE: u16 = 26;
 const RTM_NEWNEIGH: u16 = 28;
 const RTM_DELNEIGH: u16 = 29;
 const RTM_GETNEIGH: u16 = 30;
+
+const RTM_NEWRULE: u16 = 32;
+const RTM_GETRULE: u16 = 34;
+/// `NLM_F_EXCL`, `NLM_F_CREATE`.
+const NLM_F_EXCL: u16 = 0x200;
+const NLM_F_CREATE: u16 = 0x400;
 
 const IFLA_IFNAME: u16 = 3;
 
@@ -61,7 +69,7 @@ pub fn answer(mut bytes: &[u8], port: u32) -> Vec<Vec<u8>> {
 fn one(header: Header, payload: &[u8]) -> Result<Vec<Vec<u8>>> {
     let stack = crate::socket::stack()?;
     let family = payload.first().copied().unwrap_or(0);
-    let is_dump = header.flags & DUMP == DUMP || header.kind != RTM_GETLINK;
+    let is_dump = header.flags & DUMP == DUMP || !matches!(header.kind, RTM_GETLINK | RTM_GETROUTE);
     let reply = |kind| Header {
         kind,
         flags: if is_dump { MULTI } else { 0 },
@@ -100,15 +108,105 @@ fn one(header: Header, payload: &[u8]) -> Result<Vec<Vec<u8>>> {
             .filter(|info| wants(family, info.addr))
             .map(|info| neighbour(reply(RTM_NEWNEIGH), info))
             .collect(),
-        // Everything that makes, changes or removes something.
-        kind if kind % 4 != 2 => return Err(Errno::EPERM),
-        _ => return Err(Errno::EOPNOTSUPP),
+        RTM_GETROUTE => {
+            let found = change::get_route(stack, payload)?;
+            let header = Header {
+                kind: RTM_NEWROUTE,
+                flags: 0,
+                ..header
+            };
+            return Ok(alloc::vec![one_route(header, &found)]);
+        }
+        RTM_GETRULE => rules(reply(RTM_NEWRULE), family),
+        _ => return change_one(stack, header, payload).map(|()| Vec::new()),
     };
     Ok(chunks(header, messages))
 }
 
+/// Everything that makes, changes or removes something.
+fn change_one(stack: &net::Stack, header: Header, payload: &[u8]) -> Result<()> {
+    let how = header.flags;
+    match header.kind {
+        RTM_NEWLINK | RTM_SETLINK => {
+            let links = stack.links();
+            match wanted_link(payload, &links) {
+                Ok(link) if how & NLM_F_EXCL != 0 && how & NLM_F_CREATE != 0 => {
+                    let _ = link;
+                    Err(Errno::EEXIST)
+                }
+                Ok(link) => change::set_link(stack, payload, link),
+                // Links of software are not made here.
+                Err(Errno::ENODEV) if how & NLM_F_CREATE != 0 => Err(Errno::EOPNOTSUPP),
+                Err(error) => Err(error),
+            }
+        }
+        RTM_NEWADDR => change::new_address(stack, payload, how),
+        RTM_DELADDR => change::del_address(stack, payload),
+        RTM_NEWROUTE => change::new_route(stack, payload, how),
+        RTM_DELROUTE => change::del_route(stack, payload),
+        RTM_NEWNEIGH => change::new_neighbour(stack, payload, how),
+        RTM_DELNEIGH => change::del_neighbour(stack, payload),
+        _ => Err(Errno::EOPNOTSUPP),
+    }
+}
+
+/// The rules that choose a routing table: the three that Linux starts with.
+fn rules(header: Header, family: u8) -> Vec<Vec<u8>> {
+    let families: &[u16] = match u16::from(family) {
+        0 => &[AF_INET, AF_INET6],
+        AF_INET => &[AF_INET],
+        AF_INET6 => &[AF_INET6],
+        _ => &[],
+    };
+    let mut all = Vec::new();
+    for family in families {
+        for (table, priority) in [(255u8, 0u32), (254, 32766), (253, 32767)] {
+            if *family == AF_INET6 && table == 253 {
+                continue;
+            }
+            // struct fib_rule_hdr: family, lengths, tos, table, reserved, action (to table), flags.
+            let fixed = [*family as u8, 0, 0, 0, table, 0, 0, 1, 0, 0, 0, 0];
+            let mut message = Message::new(header, &fixed);
+            message.attribute(15, &u32::from(table).to_ne_bytes()); // FRA_TABLE
+            message.attribute(14, &u32::MAX.to_ne_bytes()); // FRA_SUPPRESS_PREFIXLEN
+            message.attribute(6, &priority.to_ne_bytes()); // FRA_PRIORITY
+            all.push(message.finish());
+        }
+    }
+    all
+}
+
+/// The answer to the question for one route.
+fn one_route(header: Header, info: &RouteInfo) -> Vec<u8> {
+    const CLONED: u32 = 0x200;
+    let local = info.index == 1;
+    let (table, kind, scope): (u8, u8, u8) = if local { (255, 2, 254) } else { (254, 1, 0) };
+    let mut fixed = alloc::vec![
+        family_of(info.dst.addr),
+        info.dst.prefix,
+        0,
+        0,
+        table,
+        0,
+        scope,
+        kind
+    ];
+    fixed.extend(CLONED.to_ne_bytes());
+    let mut message = Message::new(header, &fixed);
+    message.attribute(15, &u32::from(table).to_ne_bytes());
+    message.attribute(1, &octets(info.dst.addr));
+    message.attribute(4, &info.index.to_ne_bytes());
+    if let Some(gateway) = info.gateway {
+        message.attribute(5, &octets(gateway));
+    }
+    if let Some(source) = info.source {
+        message.attribute(7, &octets(source));
+    }
+    message.finish()
+}
+
 /// Packs a dump into datagrams and ends it.
-fn chunks(header: Header, messages: Vec<Vec<u8>>) -> Vec<Vec<u8>> {
+pub fn chunks(header: Header, messages: Vec<Vec<u8>>) -> Vec<Vec<u8>> {
     let mut datagrams: Vec<Vec<u8>> = Vec::new();
     for message in messages {
         match datagrams.last_mut() {
@@ -222,8 +320,10 @@ fn address(header: Header, info: &AddrInfo, links: &[LinkInfo]) -> Vec<u8> {
         (false, true) => 253,
         (false, false) => 0,
     };
-    let permanent = info.valid_s == u32::MAX;
-    let mut state: u32 = if permanent { 0x80 } else { 0 };
+    let mut state: u32 = if info.permanent { 0x80 } else { 0 };
+    if info.preferred_s == 0 {
+        state |= 0x20; // IFA_F_DEPRECATED
+    }
     if info.tentative {
         state |= 0x40;
     }
@@ -248,7 +348,7 @@ fn address(header: Header, info: &AddrInfo, links: &[LinkInfo]) -> Vec<u8> {
     }
     message.attribute(8, &state.to_ne_bytes()); // IFA_FLAGS
     // struct ifa_cacheinfo: preferred, valid, created, updated.
-    let mut cache = [info.valid_s.to_ne_bytes(), info.valid_s.to_ne_bytes()].concat();
+    let mut cache = [info.preferred_s.to_ne_bytes(), info.valid_s.to_ne_bytes()].concat();
     cache.extend([0; 8]);
     message.attribute(6, &cache); // IFA_CACHEINFO
     message.finish()

@@ -1,9 +1,9 @@
-//! `AF_NETLINK` with `NETLINK_ROUTE` (`rtnetlink(7)`): dumps of links, addresses, routes and
-//! neighbours, which `getifaddrs(3)`, `if_nameindex(3)` and `getaddrinfo(3)` are made of, and news of
-//! changes for those who joined a group.
-//!
-//! Requests to change something answer `EPERM`: interfaces are the boot manifest's.
+//! `AF_NETLINK`. With `NETLINK_ROUTE` (`rtnetlink(7)`): dumps of links, addresses, routes and
+//! neighbours, which `getifaddrs(3)`, `if_nameindex(3)` and `getaddrinfo(3)` are made of, changes of them, and news of
+//! changes for those who joined a group. With `NETLINK_SOCK_DIAG` (`sock_diag(7)`): the sockets there are, for `ss`.
 
+mod change;
+mod diag;
 mod dump;
 mod message;
 
@@ -26,6 +26,8 @@ use super::option::{self as so, SOL_SOCKET, int, parse_int};
 
 /// `NETLINK_ROUTE`.
 pub const NETLINK_ROUTE: i32 = 0;
+/// `NETLINK_SOCK_DIAG`.
+pub const NETLINK_SOCK_DIAG: i32 = 4;
 
 const SOL_NETLINK: i32 = 270;
 const NETLINK_ADD_MEMBERSHIP: i32 = 1;
@@ -43,6 +45,7 @@ const MAX_REQUEST: usize = 65536;
 pub struct NetlinkSocket {
     me: Weak<NetlinkSocket>,
     kind: Kind,
+    protocol: i32,
     port: AtomicU32,
     groups: AtomicU32,
     queue: SpinLock<Queue>,
@@ -64,14 +67,15 @@ impl NetlinkSocket {
     /// A socket that nobody knows yet.
     ///
     /// # Errors
-    /// `EPROTONOSUPPORT` for another protocol than `NETLINK_ROUTE`.
+    /// `EPROTONOSUPPORT` for another protocol than `NETLINK_ROUTE` and `NETLINK_SOCK_DIAG`.
     pub fn new(kind: Kind, protocol: i32) -> Result<Arc<Self>> {
-        if protocol != NETLINK_ROUTE {
+        if protocol != NETLINK_ROUTE && protocol != NETLINK_SOCK_DIAG {
             return Err(Errno::EPROTONOSUPPORT);
         }
         Ok(Arc::new_cyclic(|me| NetlinkSocket {
             me: me.clone(),
             kind,
+            protocol,
             port: AtomicU32::new(0),
             groups: AtomicU32::new(0),
             queue: SpinLock::new(Queue::default()),
@@ -97,6 +101,14 @@ impl NetlinkSocket {
             }
             Err(port) => port,
         }
+    }
+
+    /// Its port and groups.
+    pub fn name(&self) -> (u32, u32) {
+        (
+            self.port.load(Ordering::Acquire),
+            self.groups.load(Ordering::Acquire),
+        )
     }
 
     fn push(&self, message: Vec<u8>, group: u32) {
@@ -139,7 +151,8 @@ fn tell(change: &Change) {
     let members: Vec<Arc<NetlinkSocket>> =
         LISTENERS.lock().iter().filter_map(Weak::upgrade).collect();
     for member in members {
-        if member.groups.load(Ordering::Acquire) & group != 0 {
+        let listens = member.groups.load(Ordering::Acquire) & group != 0;
+        if listens && member.protocol == NETLINK_ROUTE {
             member.push(message.clone(), group.trailing_zeros() + 1);
         }
     }
@@ -159,7 +172,7 @@ impl SocketOps for NetlinkSocket {
     }
 
     fn protocol(&self) -> i32 {
-        NETLINK_ROUTE
+        self.protocol
     }
 
     fn bind(&self, addr: &Address) -> Result<()> {
@@ -205,7 +218,11 @@ impl SocketOps for NetlinkSocket {
         if source.take(&mut request)? < len {
             return Err(Errno::EFAULT);
         }
-        for answer in dump::answer(&request, port) {
+        let answers = match self.protocol {
+            NETLINK_ROUTE => dump::answer(&request, port),
+            _ => diag::answer(&request, port),
+        };
+        for answer in answers {
             self.push(answer, 0);
         }
         Ok(len)
