@@ -144,8 +144,11 @@ impl PacketSocket {
         }
         {
             let mut all = self.memberships.lock();
-            let at = all.iter().position(|m| *m == wanted);
-            all.swap_remove(at.ok_or(Errno::EADDRNOTAVAIL)?);
+            // What was not joined is left without complaint, as on Linux.
+            let Some(at) = all.iter().position(|m| *m == wanted) else {
+                return Ok(());
+            };
+            all.swap_remove(at);
         }
         if wanted.1 == MR_PROMISC {
             stack.promiscuous(index, false)?;

@@ -560,7 +560,11 @@ impl Socket for RawSocket {
 
     fn peer_addr(&self) -> Result<SocketAddr> {
         let inner = self.inner.lock();
-        let (addr, port) = inner.remote.ok_or(Errno::ENOTCONN)?;
+        // A peer whose port was given as 0 is none to `getpeername(2)`, as on Linux.
+        let (addr, port) = inner
+            .remote
+            .filter(|(_, port)| *port != 0)
+            .ok_or(Errno::ENOTCONN)?;
         let index = inner.dst.as_ref().map_or(0, |dst| dst.iface.index);
         Ok(self.show(addr, port, index))
     }

@@ -1,12 +1,15 @@
-//! The `SIOCGIF*` requests (`netdevice(7)`): what interfaces there are and what they have.
-//!
-//! Changing them goes through the boot manifest; a request to change is `EPERM`.
+//! The `SIOCGIF*` requests (`netdevice(7)`): what interfaces there are and what they have. What changes them is in
+//! `ioctl_set`.
 
 use core::net::{IpAddr, Ipv4Addr};
 
 use errno::{Errno, Result};
 use net::query::LinkInfo;
 
+use super::ioctl_set::{
+    self, SIOCADDRT, SIOCDARP, SIOCDELRT, SIOCGARP, SIOCSARP, SIOCSIFADDR, SIOCSIFFLAGS,
+    SIOCSIFMTU, SIOCSIFNETMASK,
+};
 use crate::socket::addr::AF_INET;
 use crate::uaccess::UserPtr;
 
@@ -101,16 +104,23 @@ fn v4(addr: IpAddr) -> Ipv4Addr {
 /// Answers an interface request.
 ///
 /// # Errors
-/// `ENOTTY` for a request that is none, `ENODEV`, `EADDRNOTAVAIL`, `EPERM`, `EFAULT`.
+/// `ENOTTY` for a request that is none, `ENODEV`, `EADDRNOTAVAIL`, `EFAULT`, and those of a change.
 pub fn interface(request: u32, arg: usize) -> Result<usize> {
     match request {
         SIOCGIFCONF => return list(arg),
+        SIOCADDRT | SIOCDELRT => {
+            let stack = crate::socket::stack()?;
+            return ioctl_set::route(stack, request == SIOCADDRT, arg).map(|()| 0);
+        }
+        SIOCGARP | SIOCSARP | SIOCDARP => {
+            return ioctl_set::neighbour(crate::socket::stack()?, request, arg).map(|()| 0);
+        }
+        SIOCSIFFLAGS | SIOCSIFMTU | SIOCSIFADDR | SIOCSIFNETMASK => {}
         SIOCGIFNAME | SIOCGIFFLAGS | SIOCGIFADDR | SIOCGIFDSTADDR | SIOCGIFBRDADDR
         | SIOCGIFNETMASK | SIOCGIFMETRIC | SIOCGIFMTU | SIOCGIFHWADDR | SIOCGIFINDEX
         | SIOCGIFTXQLEN | SIOCGIFMAP => {}
-        // SIOCADDRT, SIOCDELRT and the setters of the requests above.
-        0x890b | 0x890c | 0x8914 | 0x8916 | 0x8918 | 0x891a | 0x891c | 0x891e | 0x8922 | 0x8924
-        | 0x8943 => return Err(Errno::EPERM),
+        // Other setters: destination, broadcast address, metric, name, hardware address, length of the queue.
+        0x8918 | 0x891a | 0x891e | 0x8923 | 0x8924 | 0x8943 => return Err(Errno::EOPNOTSUPP),
         _ => return Err(Errno::ENOTTY),
     }
     let mut ifreq = [0u8; IFREQ];
@@ -127,6 +137,12 @@ pub fn interface(request: u32, arg: usize) -> Result<usize> {
         links.iter().find(|link| link.name.as_bytes() == plain)
     };
     let link = link.ok_or(Errno::ENODEV)?;
+    if matches!(
+        request,
+        SIOCSIFFLAGS | SIOCSIFMTU | SIOCSIFADDR | SIOCSIFNETMASK
+    ) {
+        return ioctl_set::interface(crate::socket::stack()?, request, link, value).map(|()| 0);
+    }
     let mut put = |bytes: &[u8]| value[..bytes.len()].copy_from_slice(bytes);
     match request {
         SIOCGIFNAME => put_name(name, link),

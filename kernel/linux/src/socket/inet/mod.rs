@@ -1,6 +1,7 @@
 //! `AF_INET` and `AF_INET6`: sockets of the `net` room as descriptors see them.
 
 pub mod ioctl;
+mod ioctl_set;
 mod kept;
 mod multicast;
 mod options;

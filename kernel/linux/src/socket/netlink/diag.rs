@@ -36,8 +36,8 @@ pub fn answer(mut bytes: &[u8], port: u32) -> Vec<Vec<u8>> {
             continue;
         }
         match one(header, payload) {
-            Ok(messages) => {
-                answers.extend(dump::chunks(header, messages));
+            Ok((messages, ended)) => {
+                answers.extend(dump::chunks(header, messages, ended));
                 if header.flags & ACK != 0 {
                     answers.push(message::acknowledgement(header, raw, Ok(())));
                 }
@@ -48,7 +48,10 @@ pub fn answer(mut bytes: &[u8], port: u32) -> Vec<Vec<u8>> {
     answers
 }
 
-fn one(header: Header, payload: &[u8]) -> Result<Vec<Vec<u8>>> {
+/// What a dump brings, and how it ends.
+type Dump = (Vec<Vec<u8>>, Result<()>);
+
+fn one(header: Header, payload: &[u8]) -> Result<Dump> {
     if header.kind != BY_FAMILY {
         return Err(Errno::EINVAL);
     }
@@ -61,13 +64,18 @@ fn one(header: Header, payload: &[u8]) -> Result<Vec<Vec<u8>>> {
         flags: MULTI,
         ..header
     };
-    match u16::from(family) {
-        AF_INET | AF_INET6 => inet(reply, payload),
-        AF_UNIX => unix(reply, payload),
-        AF_PACKET => Ok(packets(reply)),
-        AF_NETLINK => Ok(netlinks(reply)),
-        _ => Err(Errno::ENOENT),
-    }
+    let found = match u16::from(family) {
+        // A protocol that is not there ends the dump; a family that is not there ends the request.
+        AF_INET | AF_INET6 => match inet(reply, payload) {
+            Err(Errno::ENOENT) => return Ok((Vec::new(), Err(Errno::ENOENT))),
+            found => found?,
+        },
+        AF_UNIX => unix(reply, payload)?,
+        AF_PACKET => packets(reply),
+        AF_NETLINK => netlinks(reply),
+        _ => return Err(Errno::ENOENT),
+    };
+    Ok((found, Ok(())))
 }
 
 /// A socket's attributes, if the program has it.
@@ -101,7 +109,7 @@ fn inet(reply: Header, payload: &[u8]) -> Result<Vec<Vec<u8>>> {
             RAW => row.local.port() as u8,
             protocol => protocol,
         };
-        let remote = (row.remote.port() != 0 || kind == 3 && row.state == 1).then_some(row.remote);
+        let remote = (row.remote.port() != 0).then_some(row.remote);
         let own = own.get(&(kind, i32::from(protocol), row.local, remote));
         messages.push(inet_socket(reply, family, ext, protocol == TCP, row, own));
     }

@@ -120,13 +120,17 @@ fn one(header: Header, payload: &[u8]) -> Result<Vec<Vec<u8>>> {
         RTM_GETRULE => rules(reply(RTM_NEWRULE), family),
         _ => return change_one(stack, header, payload).map(|()| Vec::new()),
     };
-    Ok(chunks(header, messages))
+    Ok(chunks(header, messages, Ok(())))
 }
 
 /// Everything that makes, changes or removes something.
 fn change_one(stack: &net::Stack, header: Header, payload: &[u8]) -> Result<()> {
     let how = header.flags;
+    let inet =
+        matches!(payload.first(), Some(&family) if matches!(u16::from(family), AF_INET | AF_INET6));
     match header.kind {
+        // No other family has addresses and routes.
+        RTM_NEWADDR | RTM_DELADDR | RTM_NEWROUTE | RTM_DELROUTE if !inet => Err(Errno::EOPNOTSUPP),
         RTM_NEWLINK | RTM_SETLINK => {
             let links = stack.links();
             match wanted_link(payload, &links) {
@@ -180,7 +184,9 @@ fn rules(header: Header, family: u8) -> Vec<Vec<u8>> {
 fn one_route(header: Header, info: &RouteInfo) -> Vec<u8> {
     const CLONED: u32 = 0x200;
     let local = info.index == 1;
-    let (table, kind, scope): (u8, u8, u8) = if local { (255, 2, 254) } else { (254, 1, 0) };
+    let (kind, scope): (u8, u8) = if local { (2, 254) } else { (1, 0) };
+    // The main table, whichever it was found in, unless the request asks for the truth (RTM_F_LOOKUP_TABLE).
+    let table = 254u8;
     let mut fixed = alloc::vec![
         family_of(info.dst.addr),
         info.dst.prefix,
@@ -205,8 +211,8 @@ fn one_route(header: Header, info: &RouteInfo) -> Vec<u8> {
     message.finish()
 }
 
-/// Packs a dump into datagrams and ends it.
-pub fn chunks(header: Header, messages: Vec<Vec<u8>>) -> Vec<Vec<u8>> {
+/// Packs a dump into datagrams and ends it, with an error if it could not be made.
+pub fn chunks(header: Header, messages: Vec<Vec<u8>>, ended: Result<()>) -> Vec<Vec<u8>> {
     let mut datagrams: Vec<Vec<u8>> = Vec::new();
     for message in messages {
         match datagrams.last_mut() {
@@ -219,7 +225,8 @@ pub fn chunks(header: Header, messages: Vec<Vec<u8>>) -> Vec<Vec<u8>> {
         flags: MULTI,
         ..header
     };
-    datagrams.push(Message::new(done, &0u32.to_ne_bytes()).finish());
+    let code = ended.map_or_else(|error| -i32::from(error.raw()), |()| 0);
+    datagrams.push(Message::new(done, &code.to_ne_bytes()).finish());
     datagrams
 }
 

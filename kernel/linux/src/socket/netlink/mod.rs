@@ -7,6 +7,8 @@ mod diag;
 mod dump;
 mod message;
 
+pub use change::set_flags;
+
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::sync::{Arc, Weak};
