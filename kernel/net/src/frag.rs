@@ -179,6 +179,11 @@ impl Fragments {
         self.cost
     }
 
+    /// Datagrams of which parts are here, and the memory they take.
+    pub fn counts(&self) -> (usize, usize) {
+        (self.table.len(), self.cost)
+    }
+
     fn give_up(&mut self, key: &Key) -> bool {
         self.tidy();
         match self.table.remove(key) {
@@ -199,14 +204,14 @@ impl Fragments {
         }
     }
 
-    /// Gives up what took too long; returns how many, and when to look again.
-    pub fn expire(&mut self, now: u64) -> (usize, Option<u64>) {
-        let mut failed = 0;
+    /// Gives up what took too long; returns how many of IPv4 and of IPv6, and when to look again.
+    pub fn expire(&mut self, now: u64) -> ([usize; 2], Option<u64>) {
+        let mut failed = [0; 2];
         let mut freed = 0;
-        self.table.retain(|_, partial| {
+        self.table.retain(|key, partial| {
             let keep = partial.expires > now;
             if !keep {
-                failed += 1;
+                failed[usize::from(key.dst.is_ipv6())] += 1;
                 freed += partial.cost;
             }
             keep
@@ -230,12 +235,26 @@ pub(crate) fn send(stack: &Stack, dst: &Dst, out: &IpOut, bytes: &[u8], now: u64
     } else {
         stack.random() as u32
     };
+    let counters = stack.counters();
+    let (oks, fails, creates) = if v4 {
+        (
+            &counters.ip_frag_oks,
+            &counters.ip_frag_fails,
+            &counters.ip_frag_creates,
+        )
+    } else {
+        (
+            &counters.ip6_frag_oks,
+            &counters.ip6_frag_fails,
+            &counters.ip6_frag_creates,
+        )
+    };
     let room = (dst.mtu as usize).saturating_sub(if v4 { 20 } else { 48 }) / 8 * 8;
     if room == 0 || bytes.len() > most(out.dst) {
-        stack.counters().ip_frag_fails.bump();
+        fails.bump();
         return;
     }
-    stack.counters().ip_frag_oks.bump();
+    oks.bump();
     let count = bytes.len().div_ceil(room);
     for (i, piece) in bytes.chunks(room).enumerate() {
         let more = i + 1 < count;
@@ -262,7 +281,7 @@ pub(crate) fn send(stack: &Stack, dst: &Dst, out: &IpOut, bytes: &[u8], now: u64
             extension[4..8].copy_from_slice(&ident.to_be_bytes());
             header.extend_from_slice(&extension);
         }
-        stack.counters().ip_frag_creates.bump();
+        creates.bump();
         stack.output(dst, crate::icmp::with_payload(header, piece), now);
     }
 }

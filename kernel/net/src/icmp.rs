@@ -70,6 +70,7 @@ pub(crate) fn input(stack: &Stack, meta: &IpMeta, mut packet: InPacket, now: u64
         return;
     };
     let (kind, code) = (icmp[0], icmp[1]);
+    stack.icmp_counts.bump(false, false, kind);
     match kind {
         ECHO => {
             counters.icmp_in_echos.bump();
@@ -87,7 +88,7 @@ pub(crate) fn input(stack: &Stack, meta: &IpMeta, mut packet: InPacket, now: u64
             match kind {
                 UNREACHABLE => counters.icmp_in_dest_unreachs.bump(),
                 TIME_EXCEEDED => counters.icmp_in_time_excds.bump(),
-                _ => {}
+                _ => counters.icmp_in_parm_probs.bump(),
             }
             let (errno, fatal) = match kind {
                 UNREACHABLE => unreachable(code),
@@ -191,6 +192,7 @@ fn echo_reply(stack: &Stack, meta: &IpMeta, packet: InPacket, now: u64) {
     bytes[2..4].copy_from_slice(&sum.to_be_bytes());
     stack.counters().icmp_out_echo_reps.bump();
     stack.counters().icmp_out_msgs.bump();
+    stack.icmp_counts.bump(false, true, ECHO_REPLY);
     let out = IpOut {
         src: meta.dst,
         dst: meta.src,
@@ -235,6 +237,7 @@ pub(crate) fn send_error(
     bytes[2..4].copy_from_slice(&sum.to_be_bytes());
     let counters = stack.counters();
     counters.icmp_out_msgs.bump();
+    stack.icmp_counts.bump(false, true, kind);
     if kind == UNREACHABLE {
         counters.icmp_out_dest_unreachs.bump();
     } else {

@@ -35,6 +35,7 @@ pub(crate) fn input(stack: &Stack, meta: &IpMeta, mut packet: InPacket, now: u64
     if packet.csum == RxChecksum::Unknown {
         let pseudo = Sum::pseudo(meta.src, meta.dst, proto::ICMP6, meta.len);
         if packet.sum(meta.l4, Parts::after(pseudo)).sum().folded() != 0xffff {
+            counters.icmp6_in_csum_errors.bump();
             counters.icmp6_in_errors.bump();
             return;
         }
@@ -45,6 +46,7 @@ pub(crate) fn input(stack: &Stack, meta: &IpMeta, mut packet: InPacket, now: u64
         return;
     };
     let word = u32::from_be_bytes([icmp[4], icmp[5], icmp[6], icmp[7]]);
+    stack.icmp_counts.bump(true, false, icmp[0]);
     match icmp[0] {
         ECHO if stack.icmp_allowed(now) => {
             let mut bytes = packet.to_vec().split_off(meta.l4.min(packet.len()));
@@ -134,6 +136,18 @@ pub(crate) fn send_error(
     code: u8,
     now: u64,
 ) {
+    send_error_with(stack, meta, packet, (kind, code), [0; 4], now);
+}
+
+/// The same with the four bytes after the checksum.
+fn send_error_with(
+    stack: &Stack,
+    meta: &IpMeta,
+    packet: &InPacket,
+    (kind, code): (u8, u8),
+    word: [u8; 4],
+    now: u64,
+) {
     let (IpAddr::V6(src), IpAddr::V6(dst)) = (meta.src, meta.dst) else {
         return;
     };
@@ -146,7 +160,8 @@ pub(crate) fn send_error(
         return;
     }
     let quote = packet.to_vec();
-    let mut bytes = alloc::vec![kind, code, 0, 0, 0, 0, 0, 0];
+    let mut bytes = alloc::vec![kind, code, 0, 0];
+    bytes.extend_from_slice(&word);
     bytes.extend_from_slice(&quote[ETH.min(quote.len())..quote.len().min(ETH + 1232)]);
     send(
         stack,
@@ -157,6 +172,38 @@ pub(crate) fn send_error(
         meta.iface.index,
         now,
     );
+}
+
+/// Nobody takes the protocol after the headers: the sender is told where it stands (RFC 4443 §3.4).
+pub(crate) fn unknown_header(stack: &Stack, meta: &IpMeta, packet: &InPacket, now: u64) {
+    const CODE_NEXT_HEADER: u8 = 1;
+    // The field is the IPv6 header's own, or that of the last extension header.
+    let first = ETH + 40;
+    let at = match meta.l4 {
+        l4 if l4 == first => 6,
+        _ => last_header(packet, first, meta.l4) - ETH,
+    };
+    let pointer = (at as u32).to_be_bytes();
+    send_error_with(
+        stack,
+        meta,
+        packet,
+        (PARAMETER, CODE_NEXT_HEADER),
+        pointer,
+        now,
+    );
+}
+
+/// Where the last extension header before `end` begins.
+fn last_header(packet: &InPacket, mut at: usize, end: usize) -> usize {
+    loop {
+        let units = packet.head().get(at + 1).copied().unwrap_or(0);
+        let next = at + (usize::from(units) + 1) * 8;
+        if next >= end {
+            return at;
+        }
+        at = next;
+    }
 }
 
 /// Sends a message whose checksum is still to be filled.
@@ -181,6 +228,7 @@ pub(crate) fn send(
         .finish();
     bytes[2..4].copy_from_slice(&sum.to_be_bytes());
     stack.counters().icmp6_out_msgs.bump();
+    stack.icmp_counts.bump(true, true, bytes[0]);
     let out = IpOut {
         src: route.src,
         dst: dst.into(),

@@ -168,6 +168,11 @@ pub(crate) fn parse_v4(stack: &Stack, iface: &Arc<Interface>, packet: &mut InPac
         return Parsed::Bad;
     }
     counters.in_octets.add(total as u64);
+    if dst.is_multicast() {
+        counters.in_mcast.bump();
+    } else if dst.is_broadcast() {
+        counters.in_bcast.bump();
+    }
     if ETH + total < whole {
         packet.truncate(ETH + total);
     }
@@ -235,7 +240,10 @@ pub(crate) fn parse_v6(stack: &Stack, iface: &Arc<Interface>, packet: &mut InPac
         counters.ip6_in_addr_errors.bump();
         return Parsed::Bad;
     }
-    counters.in_octets.add((len + 40) as u64);
+    counters.ip6_in_octets.add((len + 40) as u64);
+    if dst.is_multicast() {
+        counters.ip6_in_mcast.bump();
+    }
     if ETH + 40 + len < whole {
         packet.truncate(ETH + 40 + len);
     }

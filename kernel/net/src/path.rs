@@ -229,7 +229,7 @@ impl Stack {
         }
         if meta.proto == proto::TCP {
             // The flow table knows our addresses: they are looked at only when it has no answer.
-            counters.ip_in_delivers.bump();
+            delivered(counters, &meta);
             tcp::input::input(self, &meta, packet, now);
             return;
         }
@@ -257,19 +257,26 @@ impl Stack {
         }
         match meta.proto {
             proto::UDP => {
-                counters.ip_in_delivers.bump();
+                delivered(counters, &meta);
                 udp::input(self, &meta, packet, now);
             }
             proto::ICMP if meta.dst.is_ipv4() => {
                 counters.ip_in_delivers.bump();
                 icmp::input(self, &meta, packet, now);
             }
-            proto::ICMP6 if meta.dst.is_ipv6() => icmp6::input(self, &meta, packet, now),
+            proto::ICMP6 if meta.dst.is_ipv6() => {
+                counters.ip6_in_delivers.bump();
+                icmp6::input(self, &meta, packet, now);
+            }
             proto::IGMP if meta.dst.is_ipv4() => {
                 counters.ip_in_delivers.bump();
                 multicast::igmp_input(self, &meta, &packet, now);
             }
-            _ if meta.taken => counters.ip_in_delivers.bump(),
+            _ if meta.taken => delivered(counters, &meta),
+            _ if meta.dst.is_ipv6() => {
+                counters.ip6_in_unknown_protos.bump();
+                icmp6::unknown_header(self, &meta, &packet, now);
+            }
             _ => {
                 counters.ip_in_unknown_protos.bump();
                 icmp::send_error(
@@ -367,8 +374,14 @@ impl Stack {
     #[inline]
     pub(crate) fn output(&self, dst: &Dst, mut packet: TxPacket, now: u64) {
         let counters = self.counters();
-        counters.ip_out_requests.bump();
-        counters.out_octets.add((packet.len() - ETH) as u64);
+        let octets = (packet.len() - ETH) as u64;
+        if dst.src.is_ipv4() {
+            counters.ip_out_requests.bump();
+            counters.out_octets.add(octets);
+        } else {
+            counters.ip6_out_requests.bump();
+            counters.ip6_out_octets.add(octets);
+        }
         let mac = match &dst.hop {
             Hop::Local => return self.loop_back(&dst.iface, packet),
             Hop::Fixed(mac) => *mac,
@@ -644,8 +657,12 @@ impl Stack {
             MULTICAST => self.run_multicast(now),
             _ => {
                 let (failed, next) = self.fragments.lock().expire(now);
-                self.counters().ip_reasm_timeout.add(failed as u64);
-                self.counters().ip_reasm_fails.add(failed as u64);
+                let counters = self.counters();
+                let [v4, v6] = failed.map(|n| n as u64);
+                counters.ip_reasm_timeout.add(v4);
+                counters.ip_reasm_fails.add(v4);
+                counters.ip6_reasm_timeout.add(v6);
+                counters.ip6_reasm_fails.add(v6);
                 if let Some(next) = next {
                     self.arm_chore(Chore::Fragments, next);
                 }
@@ -686,6 +703,16 @@ impl Stack {
         if self.icmp_allowed(now) {
             arp::announce(iface, addr);
         }
+    }
+}
+
+/// Counts a packet that a protocol takes.
+#[inline]
+fn delivered(counters: &crate::stats::CounterSet, meta: &IpMeta) {
+    if meta.dst.is_ipv4() {
+        counters.ip_in_delivers.bump();
+    } else {
+        counters.ip6_in_delivers.bump();
     }
 }
 

@@ -5,6 +5,8 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::net::{IpAddr, SocketAddr};
 
+pub use crate::route::group_mac;
+
 use crate::config::Cidr;
 use crate::stats::IfCounters;
 

@@ -43,7 +43,7 @@ pub(crate) enum Hop {
 }
 
 /// The hardware address of a multicast group (RFC 1112 §6.4, RFC 2464 §7).
-pub(crate) fn group_mac(group: IpAddr) -> [u8; 6] {
+pub fn group_mac(group: IpAddr) -> [u8; 6] {
     match group {
         IpAddr::V4(a) => {
             let [_, b, c, d] = a.octets();

@@ -25,7 +25,7 @@ use crate::query::{AddrInfo, Change, LinkInfo, NeighbourInfo, RouteInfo, SocketI
 use crate::raw::{RawSocket, RawTable};
 use crate::route::Routes;
 use crate::socket::{Family, Kind, Socket};
-use crate::stats::Counters;
+use crate::stats::{Counters, IcmpCounts};
 use crate::sync::{RwSpinLock, SpinLock};
 use crate::tap::TapList;
 use crate::tcp::defaults::TcpDefaults;
@@ -91,6 +91,7 @@ pub struct Stack {
     pub(crate) fragments: SpinLock<crate::frag::Fragments>,
     /// Tokens for ICMP errors and echoes: the time up to which they are spent.
     pub(crate) icmp_spent: AtomicU64,
+    pub(crate) icmp_counts: IcmpCounts,
     /// Bytes held in socket buffers.
     memory: AtomicUsize,
     /// Whether the time of pressure that `TCPMemoryPressures` counted last goes on.
@@ -134,6 +135,7 @@ impl Stack {
             leases: RwSpinLock::new(Vec::new()),
             fragments: SpinLock::new(crate::frag::Fragments::new(config.limits.fragments, keyed)),
             icmp_spent: AtomicU64::new(0),
+            icmp_counts: IcmpCounts::default(),
             memory: AtomicUsize::new(0),
             pressed: AtomicBool::new(false),
             ident: AtomicU16::new(config.secret[2] as u16),
@@ -464,6 +466,16 @@ impl Stack {
     /// Every ping socket; its port is its identifier.
     pub fn ping_sockets(&self) -> Vec<SocketInfo> {
         self.raws.list(true)
+    }
+
+    /// Datagrams of which fragments wait for others, and the bytes they take.
+    pub fn fragments_held(&self) -> (usize, usize) {
+        self.fragments.lock().counts()
+    }
+
+    /// ICMP messages by type, those that were seen: whether they went out, the type, how many. ICMPv6's with `v6`.
+    pub fn icmp_types(&self, v6: bool) -> Vec<(bool, u8, u64)> {
+        self.icmp_counts.list(v6)
     }
 
     /// Bytes held in socket buffers.

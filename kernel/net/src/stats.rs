@@ -2,6 +2,7 @@
 //! `Tcp`, `Udp`), `/proc/net/netstat` (`TcpExt`, `IpExt`) and `/proc/net/dev`.
 
 use alloc::boxed::Box;
+use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 /// Counters of an interface (`/proc/net/dev`).
@@ -17,6 +18,50 @@ pub struct IfCounters {
     pub tx_packets: u64,
     pub tx_errors: u64,
     pub tx_dropped: u64,
+}
+
+/// ICMP messages by type. They are few: one set for all CPUs.
+#[derive(Debug)]
+pub(crate) struct IcmpCounts([AtomicU64; 256]);
+
+impl Default for IcmpCounts {
+    fn default() -> Self {
+        IcmpCounts(core::array::from_fn(|_| AtomicU64::new(0)))
+    }
+}
+
+impl IcmpCounts {
+    /// ICMP's types up to 63; of ICMPv6 errors up to 31 and messages from 128 to 159.
+    fn slot(v6: bool, out: bool, kind: u8) -> Option<usize> {
+        let kind = match (v6, kind) {
+            (false, 0..64) | (true, 0..32) => kind,
+            (true, 128..160) => kind - 96,
+            _ => return None,
+        };
+        Some(usize::from(kind) | usize::from(v6) << 6 | usize::from(out) << 7)
+    }
+
+    /// Counts a message.
+    pub fn bump(&self, v6: bool, out: bool, kind: u8) {
+        if let Some(slot) = IcmpCounts::slot(v6, out, kind) {
+            self.0[slot].fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Those that are not 0: whether it went out, the type, how many; in the order of types, what came in first.
+    pub fn list(&self, v6: bool) -> Vec<(bool, u8, u64)> {
+        let mut all = Vec::new();
+        for out in [false, true] {
+            for kind in 0..160 {
+                let slot = IcmpCounts::slot(v6, out, kind);
+                let count = slot.map_or(0, |slot| self.0[slot].load(Ordering::Relaxed));
+                if count > 0 {
+                    all.push((out, kind, count));
+                }
+            }
+        }
+        all
+    }
 }
 
 macro_rules! counters {
@@ -113,7 +158,7 @@ counters! {
     }
     "Icmp" {
         icmp_in_msgs "InMsgs", icmp_in_errors "InErrors", icmp_in_csum_errors "InCsumErrors",
-        icmp_in_dest_unreachs "InDestUnreachs", icmp_in_time_excds "InTimeExcds", icmp_in_echos "InEchos",
+        icmp_in_dest_unreachs "InDestUnreachs", icmp_in_time_excds "InTimeExcds", icmp_in_parm_probs "InParmProbs", icmp_in_echos "InEchos",
         icmp_in_echo_reps "InEchoReps", icmp_out_msgs "OutMsgs", icmp_out_errors "OutErrors",
         icmp_out_rate_limit "OutRateLimitGlobal", icmp_out_dest_unreachs "OutDestUnreachs",
         icmp_out_time_excds "OutTimeExcds", icmp_out_echos "OutEchos", icmp_out_echo_reps "OutEchoReps",
@@ -160,8 +205,12 @@ counters! {
     }
     "Ip6" {
         ip6_in_receives "Ip6InReceives", ip6_in_hdr_errors "Ip6InHdrErrors", ip6_in_delivers "Ip6InDelivers",
-        ip6_out_requests "Ip6OutRequests", ip6_out_no_routes "Ip6OutNoRoutes", ip6_reasm_reqds "Ip6ReasmReqds", ip6_reasm_oks "Ip6ReasmOKs",
-        ip6_reasm_fails "Ip6ReasmFails", ip6_in_unknown_protos "Ip6InUnknownProtos", ip6_in_addr_errors "Ip6InAddrErrors",
-        icmp6_in_msgs "Icmp6InMsgs", icmp6_in_errors "Icmp6InErrors", icmp6_out_msgs "Icmp6OutMsgs",
+        ip6_out_requests "Ip6OutRequests", ip6_out_no_routes "Ip6OutNoRoutes", ip6_reasm_reqds "Ip6ReasmReqds",
+        ip6_reasm_oks "Ip6ReasmOKs", ip6_reasm_fails "Ip6ReasmFails", ip6_in_unknown_protos "Ip6InUnknownProtos",
+        ip6_in_addr_errors "Ip6InAddrErrors", ip6_reasm_timeout "Ip6ReasmTimeout", ip6_frag_oks "Ip6FragOKs",
+        ip6_frag_fails "Ip6FragFails", ip6_frag_creates "Ip6FragCreates", ip6_in_octets "Ip6InOctets",
+        ip6_out_octets "Ip6OutOctets", ip6_in_mcast "Ip6InMcastPkts", ip6_out_mcast "Ip6OutMcastPkts",
+        icmp6_in_csum_errors "Icmp6InCsumErrors", icmp6_in_msgs "Icmp6InMsgs", icmp6_in_errors "Icmp6InErrors",
+        icmp6_out_msgs "Icmp6OutMsgs",
     }
 }

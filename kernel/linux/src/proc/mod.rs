@@ -5,6 +5,8 @@
 
 mod descriptors;
 mod mounts;
+mod net_counters;
+mod net_sockets;
 mod network;
 mod status;
 mod tasks;

@@ -1,151 +1,159 @@
-//! `/proc/net`: sockets, interfaces, routes, counters, from what the `net` room tells.
+//! `/proc/net`: interfaces, their groups, routes and neighbours, from what the `net` room tells. Sockets are in
+//! `net_sockets`, counters in `net_counters`.
 
-use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::net::{IpAddr, SocketAddr};
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use fs::pseudo::Dir;
-use net::query::{NeighbourState, SocketInfo};
+use net::query::{GroupInfo, NeighbourState};
 
+use super::net_counters as counters;
+use super::net_sockets::{self as sockets, Table};
 use crate::process::Process;
-use crate::socket::{self, file::SocketFile, inet::InetSocket, unix};
+use crate::socket;
 
 /// Fills `/proc/self/net`.
-pub fn add(process: &'static Process, dir: &Arc<Dir>) {
-    dir.text("tcp", move || sockets(process, Table::Tcp, false))
-        .text("tcp6", move || sockets(process, Table::Tcp, true))
-        .text("udp", move || sockets(process, Table::Udp, false))
-        .text("udp6", move || sockets(process, Table::Udp, true))
-        .text("unix", unix_sockets)
+pub fn add(_process: &'static Process, dir: &Arc<Dir>) {
+    dir.text("tcp", || sockets::inet(Table::Tcp, false))
+        .text("tcp6", || sockets::inet(Table::Tcp, true))
+        .text("udp", || sockets::inet(Table::Udp, false))
+        .text("udp6", || sockets::inet(Table::Udp, true))
+        .text("raw", || sockets::inet(Table::Raw, false))
+        .text("raw6", || sockets::inet(Table::Raw, true))
+        .text("icmp", || sockets::inet(Table::Icmp, false))
+        .text("icmp6", || sockets::inet(Table::Icmp, true))
+        .text("unix", sockets::unix)
+        .text("packet", sockets::packet)
+        .text("netlink", sockets::netlink)
+        .text("protocols", sockets::protocols)
+        .text("sockstat", sockets::sockstat)
+        .text("sockstat6", sockets::sockstat6)
+        .text("snmp", counters::snmp)
+        .text("snmp6", counters::snmp6)
+        .text("netstat", counters::netstat)
         .text("dev", dev)
+        .text("dev_mcast", dev_mcast)
+        .text("igmp", igmp)
+        .text("igmp6", igmp6)
         .text("route", route)
         .text("ipv6_route", ipv6_route)
         .text("if_inet6", if_inet6)
-        .text("arp", arp)
-        .text("snmp", || counters(&["Ip", "Icmp", "Tcp", "Udp"]))
-        .text("netstat", || counters(&["TcpExt", "IpExt"]))
-        .text("sockstat", sockstat)
-        .text("packet", || {
-            "sk       RefCnt Type Proto  Iface R Rmem   User   Inode\n".into()
+        .text("arp", arp);
+}
+
+/// The groups an interface listens to, in the order they are told, those that every one is in first.
+fn groups(index: u32, ipv6: bool) -> Vec<GroupInfo> {
+    let always: &[IpAddr] = if ipv6 {
+        &[ALL_NODES, ALL_NODES_HERE]
+    } else {
+        &[ALL_HOSTS]
+    };
+    let mut all: Vec<GroupInfo> = match socket::stack() {
+        Ok(stack) => stack.groups(),
+        Err(_) => Vec::new(),
+    };
+    all.retain(|g| g.index == index && g.group.is_ipv6() == ipv6 && !always.contains(&g.group));
+    for group in always {
+        all.push(GroupInfo {
+            index,
+            group: *group,
+            users: 1,
+            exclude: true,
+            sources: Vec::new(),
+            reporter: false,
         });
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Table {
-    Tcp,
-    Udp,
-}
-
-/// `0100007F:1F90`: the address as Linux prints its words, the port in hexadecimal.
-fn endpoint(addr: SocketAddr) -> String {
-    let ip = match addr.ip() {
-        IpAddr::V4(ip) => format!("{:08X}", u32::from_ne_bytes(ip.octets())),
-        IpAddr::V6(ip) => {
-            let mut text = String::new();
-            for word in ip.octets().chunks_exact(4) {
-                text += &format!(
-                    "{:08X}",
-                    u32::from_ne_bytes([word[0], word[1], word[2], word[3]])
-                );
-            }
-            text
-        }
-    };
-    format!("{ip}:{:04X}", addr.port())
-}
-
-/// The inode numbers of the program's own sockets by their local and remote ends.
-fn inodes(process: &Process) -> BTreeMap<(SocketAddr, Option<SocketAddr>), u64> {
-    let mut found = BTreeMap::new();
-    for (_, file) in process.files.all() {
-        let Some(socket) = file.file().as_any().downcast_ref::<SocketFile>() else {
-            continue;
-        };
-        let Some(inet) = socket.ops().as_any().downcast_ref::<InetSocket>() else {
-            continue;
-        };
-        if let Ok(local) = inet.socket().local_addr() {
-            found.insert((local, inet.socket().peer_addr().ok()), socket.ino());
-        }
     }
-    found
+    all
 }
 
-fn sockets(process: &Process, table: Table, ipv6: bool) -> String {
-    let width = if ipv6 { 38 } else { 13 };
-    let mut text = match (table, ipv6) {
-        (Table::Tcp, false) => String::from(
-            "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode                                                     \n",
-        ),
-        (Table::Tcp, true) | (Table::Udp, true) => format!(
-            "  sl  {:<width$} {:<width$} st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode{}\n",
-            "local_address",
-            "remote_address",
-            if table == Table::Udp {
-                " ref pointer drops"
-            } else {
-                ""
-            },
-        ),
-        (Table::Udp, false) => String::from(
-            "   sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode ref pointer drops             \n",
-        ),
-    };
+const ALL_HOSTS: IpAddr = IpAddr::V4(Ipv4Addr::new(224, 0, 0, 1));
+const ALL_NODES: IpAddr = IpAddr::V6(Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1));
+const ALL_NODES_HERE: IpAddr = IpAddr::V6(Ipv6Addr::new(0xff01, 0, 0, 0, 0, 0, 0, 1));
+
+/// `igmp`: the groups of IPv4.
+fn igmp() -> String {
+    let mut text = String::from("Idx\tDevice    : Count Querier\tGroup    Users Timer\tReporter\n");
     let Ok(stack) = socket::stack() else {
         return text;
     };
-    let rows = match table {
-        Table::Tcp => stack.tcp_sockets(),
-        Table::Udp => stack.udp_sockets(),
-    };
-    let inodes = inodes(process);
-    for (n, row) in rows.iter().filter(|row| row.ipv6 == ipv6).enumerate() {
-        text += &socket_row(n, row, &inodes, table);
+    for link in stack.links() {
+        let groups = groups(link.index, false);
+        let version = stack.igmp_version(link.index);
+        text += &format!(
+            "{}\t{:<10}: {:5}      V{version}\n",
+            link.index,
+            link.name,
+            groups.len()
+        );
+        for group in groups {
+            let IpAddr::V4(addr) = group.group else {
+                continue;
+            };
+            let word = u32::from_ne_bytes(addr.octets());
+            let reporter = u8::from(group.reporter);
+            text += &format!(
+                "\t\t\t\t{word:08X} {:5} 0:00000000\t\t{reporter}\n",
+                group.users
+            );
+        }
     }
     text
 }
 
-fn socket_row(
-    n: usize,
-    row: &SocketInfo,
-    inodes: &BTreeMap<(SocketAddr, Option<SocketAddr>), u64>,
-    table: Table,
-) -> String {
-    let connected = row.remote.port() != 0;
-    let key = (row.local, connected.then_some(row.remote));
-    let inode = inodes.get(&key).copied().unwrap_or(0);
-    let head = format!(
-        "{n:4}: {} {} {:02X} {:08X}:{:08X} 00:00000000 {:08X}     0        0 {inode}",
-        endpoint(row.local),
-        endpoint(row.remote),
-        row.state,
-        row.send_queue,
-        row.recv_queue,
-        row.retransmits,
-    );
-    match table {
-        Table::Tcp => {
-            let line = format!("{head} 1 0000000000000000 100 0 0 10 0");
-            format!("{line:<149}\n")
+/// `igmp6`: the groups of IPv6.
+fn igmp6() -> String {
+    let mut text = String::new();
+    let Ok(stack) = socket::stack() else {
+        return text;
+    };
+    for link in stack.links() {
+        for group in groups(link.index, true) {
+            if let IpAddr::V6(addr) = group.group {
+                // MAF_LOADED, and whether the link is told nothing of it (MAF_NOREPORT).
+                let flags = if matches!(group.group, ALL_NODES | ALL_NODES_HERE) {
+                    0xc
+                } else {
+                    0x4
+                };
+                text += &format!(
+                    "{:<4} {:<15} {:032x} {:5} {flags:08X} 0\n",
+                    link.index,
+                    link.name,
+                    addr.to_bits(),
+                    group.users,
+                );
+            }
         }
-        Table::Udp => format!(" {head} 2 0000000000000000 {}\n", row.drops),
     }
+    text
 }
 
-fn unix_sockets() -> String {
-    let mut text = String::from("Num       RefCount Protocol Flags    Type St Inode Path\n");
-    for (n, row) in unix::names::all().iter().enumerate() {
-        text += &format!(
-            "{n:016x}: 00000002 00000000 {:08X} {:04X} {:02X} {:5} {}\n",
-            if row.listening { 0x10000 } else { 0 },
-            row.kind,
-            1,
-            n + 1,
-            row.name,
-        );
+/// `dev_mcast`: the hardware addresses of groups that a card is to let through.
+fn dev_mcast() -> String {
+    let mut text = String::new();
+    let Ok(stack) = socket::stack() else {
+        return text;
+    };
+    for link in stack.links().iter().filter(|link| !link.loopback) {
+        for group in groups(link.index, true)
+            .iter()
+            .chain(&groups(link.index, false))
+        {
+            if group.group == ALL_NODES_HERE {
+                continue;
+            }
+            let mac: String = net::query::group_mac(group.group)
+                .iter()
+                .map(|byte| format!("{byte:02x}"))
+                .collect();
+            text += &format!(
+                "{:<4} {:<15} {:<5} {:<5} {mac}\n",
+                link.index, link.name, group.users, 0
+            );
+        }
     }
     text
 }
@@ -271,8 +279,12 @@ fn if_inet6() -> String {
         } else {
             0
         };
+        // IFA_F_PERMANENT, IFA_F_TENTATIVE, IFA_F_DEPRECATED.
+        let flags = u8::from(info.permanent) << 7
+            | u8::from(info.tentative) << 6
+            | u8::from(info.preferred_s == 0) << 5;
         text += &format!(
-            "{:032x} {:02x} {:02x} {scope:02x} 80 {:>8}\n",
+            "{:032x} {:02x} {:02x} {scope:02x} {flags:02x} {:>8}\n",
             addr.to_bits(),
             info.index,
             info.addr.prefix,
@@ -309,53 +321,4 @@ fn arp() -> String {
         );
     }
     text
-}
-
-/// Two lines for each group, names and values, as `/proc/net/snmp` has them.
-fn counters(groups: &[&str]) -> String {
-    let mut text = String::new();
-    let Ok(stack) = socket::stack() else {
-        return text;
-    };
-    for wanted in groups {
-        let (mut names, mut values) = (format!("{wanted}:"), format!("{wanted}:"));
-        stack.counters().for_each(|group, name, value| {
-            if group == *wanted {
-                names += &format!(" {name}");
-                values += &format!(" {value}");
-            }
-        });
-        text += &format!("{names}\n{values}\n");
-    }
-    text
-}
-
-fn sockstat() -> String {
-    let (tcp, udp) = match socket::stack() {
-        Ok(stack) => (stack.tcp_sockets(), stack.udp_sockets()),
-        Err(_) => (Vec::new(), Vec::new()),
-    };
-    // TIME_WAIT
-    let waiting = tcp.iter().filter(|row| row.state == 6).count();
-    format!(
-        "sockets: used {}\nTCP: inuse {} orphan 0 tw {waiting} alloc {} mem 0\nUDP: inuse {} mem 0\nUDPLITE: inuse 0\nRAW: inuse 0\nFRAG: inuse 0 memory 0\n",
-        tcp.len() + udp.len(),
-        tcp.len() - waiting,
-        tcp.len(),
-        udp.len(),
-    )
-}
-
-#[cfg(test)]
-mod tests {
-    use super::endpoint;
-
-    #[test]
-    fn addresses_read_as_in_linux() {
-        assert_eq!(endpoint("127.0.0.1:8080".parse().unwrap()), "0100007F:1F90");
-        assert_eq!(
-            endpoint("[::1]:80".parse().unwrap()),
-            "00000000000000000000000001000000:0050"
-        );
-    }
 }

@@ -340,6 +340,12 @@ impl Stack {
         }
     }
 
+    /// The version of IGMP that an interface's routers are spoken to in.
+    pub fn igmp_version(&self, index: u32) -> u8 {
+        let now = self.now();
+        self.groups.table.lock().version(index, false, now)
+    }
+
     /// The multicast groups that interfaces listen to.
     pub fn groups(&self) -> Vec<GroupInfo> {
         self.groups.list()

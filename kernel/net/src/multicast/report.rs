@@ -260,11 +260,17 @@ fn send(stack: &Stack, iface: &Interface, dst: IpAddr, mut bytes: Vec<u8>) {
             header.extend_from_slice(&to.octets());
             header.extend_from_slice(&[proto::ICMP6, 0, 5, 2, 0, 0, 1, 0]);
             stack.counters().icmp6_out_msgs.bump();
+            stack.icmp_counts.bump(true, true, bytes[0]);
         }
     }
     let counters = stack.counters();
-    counters.ip_out_requests.bump();
-    counters.out_mcast.bump();
+    if dst.is_ipv4() {
+        counters.ip_out_requests.bump();
+        counters.out_mcast.bump();
+    } else {
+        counters.ip6_out_requests.bump();
+        counters.ip6_out_mcast.bump();
+    }
     iface.transmit(crate::icmp::with_payload(header, &bytes));
 }
 

@@ -92,11 +92,17 @@ impl RawSocket {
         }
         if self.protocol == proto::ICMP {
             counters.icmp_out_msgs.bump();
+            self.stack
+                .icmp_counts
+                .bump(false, true, bytes.first().copied().unwrap_or(255));
             if bytes.first() == Some(&ECHO) {
                 counters.icmp_out_echos.bump();
             }
         } else if self.protocol == proto::ICMP6 {
             counters.icmp6_out_msgs.bump();
+            self.stack
+                .icmp_counts
+                .bump(true, true, bytes.first().copied().unwrap_or(255));
         }
         let (sum, at) = if !self.is_v6() {
             if !self.ping {
