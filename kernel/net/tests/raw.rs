@@ -110,7 +110,7 @@ fn what_is_larger_than_the_path_goes_in_fragments() {
     // In fragments as well it arrives whole.
     let piece = |offset: u16, more: bool, data: &[u8]| {
         let mut f = ip_frame(OURS, peer(), host(1), 89, data);
-        let word = offset / 8 | if more { 0x2000 } else { 0 };
+        let word = (offset / 8) | if more { 0x2000 } else { 0 };
         f[20..22].copy_from_slice(&word.to_be_bytes());
         f[24..26].fill(0);
         let sum = !fold(&f[14..34], 0);

@@ -4,6 +4,7 @@
 use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::String;
+use alloc::vec::Vec;
 
 use crate::socket;
 
@@ -55,9 +56,9 @@ fn group(values: &Values, group: &'static str, columns: &'static str) -> String 
 }
 
 /// The types of ICMP messages that were seen.
-fn types(v6: bool) -> alloc::vec::Vec<(String, u64)> {
+fn types(v6: bool) -> Vec<(String, u64)> {
     let Ok(stack) = socket::stack() else {
-        return alloc::vec::Vec::new();
+        return Vec::new();
     };
     stack
         .icmp_types(v6)

@@ -4,6 +4,7 @@
 use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::String;
+use alloc::vec::Vec;
 use core::net::{IpAddr, SocketAddr};
 
 use net::query::SocketInfo;
@@ -53,9 +54,9 @@ fn endpoint(addr: SocketAddr) -> String {
     format!("{ip}:{:04X}", addr.port())
 }
 
-fn rows(table: Table) -> alloc::vec::Vec<SocketInfo> {
+fn rows(table: Table) -> Vec<SocketInfo> {
     match (socket::stack(), table) {
-        (Err(_), _) => alloc::vec::Vec::new(),
+        (Err(_), _) => Vec::new(),
         (Ok(stack), Table::Tcp) => stack.tcp_sockets(),
         (Ok(stack), Table::Udp) => stack.udp_sockets(),
         (Ok(stack), Table::Raw) => stack.raw_sockets(),
@@ -149,7 +150,7 @@ pub fn unix() -> String {
                 format!(" {}", String::from_utf8_lossy(&path))
             }
             Ok(Address::Unix(UnixAddr::Abstract(name))) => {
-                let name: alloc::vec::Vec<u8> = name
+                let name: Vec<u8> = name
                     .iter()
                     .map(|b| if *b == 0 { b'@' } else { *b })
                     .collect();

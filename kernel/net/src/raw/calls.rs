@@ -442,10 +442,8 @@ impl Socket for RawSocket {
             (None, None) => return Err(Errno::EDESTADDRREQ),
         };
         let (opts, mut from, mut device) = self.for_send(opts, own, meta)?;
-        if let IpAddr::V4(a) = remote {
-            if self.stack.is_broadcast_addr(a) && !opts.broadcast {
-                return Err(Errno::EACCES);
-            }
+        if matches!(remote, IpAddr::V4(a) if self.stack.is_broadcast_addr(a)) && !opts.broadcast {
+            return Err(Errno::EACCES);
         }
         if remote.is_multicast() {
             device = if device == 0 {

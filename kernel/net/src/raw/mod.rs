@@ -306,7 +306,7 @@ impl RawSocket {
             }
             let cost = packet.cost();
             let full = inner.queued + cost > inner.opts.rcvbuf && !inner.queue.is_empty();
-            if full || !self.stack.charge(cost) {
+            if full || !self.stack.charge(cost, inner.queue.is_empty()) {
                 inner.drops += 1;
                 return;
             }
@@ -485,10 +485,10 @@ pub(crate) fn icmp_error(
     if let (Some(mtu), false) = (error.mtu, matches!(protocol, proto::TCP | proto::UDP)) {
         stack.routes.learn_pmtu(remote, mtu, now);
     }
-    let echo = match (protocol, l4.first()) {
-        (proto::ICMP, Some(&ECHO)) | (proto::ICMP6, Some(&ECHO6)) => true,
-        _ => false,
-    };
+    let echo = matches!(
+        (protocol, l4.first()),
+        (proto::ICMP, Some(&ECHO)) | (proto::ICMP6, Some(&ECHO6))
+    );
     for socket in stack.raws.all() {
         let concerned = {
             let inner = socket.inner.lock();

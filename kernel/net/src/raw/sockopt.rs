@@ -31,12 +31,11 @@ impl RawSocket {
             Opt::BindToDevice(index) if index != 0 && stack.interface(index).is_none() => {
                 return Err(Errno::ENODEV);
             }
-            Opt::MulticastIf((addr, index)) => {
+            Opt::MulticastIf((addr, index))
                 if index != 0 && stack.interface(index).is_none()
-                    || index == 0 && !addr.is_unspecified() && !stack.is_local(addr.into())
-                {
-                    return Err(Errno::EADDRNOTAVAIL);
-                }
+                    || index == 0 && !addr.is_unspecified() && !stack.is_local(addr.into()) =>
+            {
+                return Err(Errno::EADDRNOTAVAIL);
             }
             Opt::MulticastIf6(index) if index != 0 && stack.interface(index).is_none() => {
                 return Err(Errno::ENODEV);
