@@ -18,6 +18,22 @@ pub struct Built {
     pub shipped: PathBuf,
 }
 
+impl Built {
+    /// What the last build left, or would leave.
+    pub fn last() -> Built {
+        let kernel = kernel_path();
+        Built {
+            ops: target_dir().join("release/ops"),
+            shipped: kernel.with_extension("shipped"),
+            kernel,
+        }
+    }
+}
+
+fn kernel_path() -> PathBuf {
+    target_dir().join("x86_64-unknown-none/kernel/nanos")
+}
+
 /// The project's folder.
 pub fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -62,5 +78,5 @@ pub fn kernel(sh: &Shell) -> Result<PathBuf> {
     .quiet()
     .run()
     .context("building the kernel")?;
-    Ok(target_dir().join("x86_64-unknown-none/kernel/nanos"))
+    Ok(kernel_path())
 }

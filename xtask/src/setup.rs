@@ -71,6 +71,10 @@ const BENCH: &[Need] = &[
         package: "busybox-static",
     },
     Need {
+        file: "/usr/bin/iperf3",
+        package: "iperf3",
+    },
+    Need {
         file: "/usr/bin/cpio",
         package: "cpio",
     },

@@ -3,9 +3,7 @@
 //! nanos is started through the tool from an image that exists, so the tool's own time counts against it.
 
 use super::guest::Guest;
-use super::machine::{
-    COUNTED, EMULATED, LIMIT, Machine, Tool, free_port, linux, nanos_counted, output,
-};
+use super::machine::{self, COUNTED, EMULATED, LIMIT, Machine, Tool, free_port, linux, output};
 use crate::{build, demo, setup};
 use anyhow::{Context, Result};
 use std::path::PathBuf;
@@ -92,7 +90,7 @@ fn hello(sh: &Shell, built: &build::Built, tool: &Tool, guest: &Guest, runs: usi
         Ok(counts?.into_iter().fold(f64::INFINITY, f64::min))
     };
     let first_image = tool.image("first")?;
-    let ours = least(&|| nanos_counted(&built.shipped, &first_image))?;
+    let ours = least(&|| machine::nanos(&COUNTED, &built.shipped, &first_image, "512"))?;
     let theirs = least(&|| linux(&COUNTED, &guest.kernel, &first_init, append, &["-m", "512"]))?;
 
     let [mut micro, mut q35] = nanos;

@@ -92,15 +92,7 @@ impl Guest {
         environment: &[(&str, &str)],
     ) -> Result<PathBuf> {
         let tree = self.empty_tree(sh, "disk")?;
-        sh.copy_file("/bin/busybox", tree.join("bin/busybox"))?;
-        let mut load = String::new();
-        for module in MODULES {
-            let name = Path::new(module)
-                .file_name()
-                .context("a module has a name")?;
-            sh.copy_file(self.modules.join(module), tree.join(name))?;
-            load += &format!("insmod /{}\n", name.display());
-        }
+        let load = self.put_modules(sh, &tree)?;
         let environment: String = environment
             .iter()
             .map(|(key, value)| format!("export {key}='{value}'\n"))
@@ -123,6 +115,65 @@ impl Guest {
             .quiet()
             .run()?;
         self.pack(sh, &tree, "disk.cpio")
+    }
+
+    /// An initramfs that gives the first network card `address` and becomes `program`, whose libraries come along.
+    pub fn initramfs_for_network(
+        &self,
+        sh: &Shell,
+        program: &Path,
+        arguments: &[&str],
+        address: &str,
+        name: &str,
+    ) -> Result<PathBuf> {
+        let tree = self.empty_tree(sh, name)?;
+        let load = self.put_modules(sh, &tree)?;
+        sh.copy_file(program, tree.join("program"))?;
+        // `ldd` fails on a static program, which needs no library.
+        let libraries = cmd!(sh, "ldd {program}")
+            .quiet()
+            .ignore_status()
+            .ignore_stderr()
+            .read()?;
+        for library in libraries
+            .split_whitespace()
+            .filter(|word| word.starts_with('/'))
+        {
+            let to = tree.join(library.trim_start_matches('/'));
+            sh.create_dir(to.parent().context("a library lies in a folder")?)?;
+            sh.copy_file(library, to)?;
+        }
+        sh.write_file(
+            tree.join("init"),
+            format!(
+                "#!/bin/busybox sh\nalias insmod='/bin/busybox insmod'\nB=/bin/busybox\n{load}\
+                 $B mkdir -p /dev /proc /sys /tmp\n$B mount -t devtmpfs dev /dev\n\
+                 $B mount -t proc proc /proc\n$B mount -t sysfs sys /sys\n$B ip link set lo up\n\
+                 $B ip addr add {address} dev eth0\n$B ip link set eth0 up\nexec /program {}\n",
+                arguments.join(" ")
+            ),
+        )?;
+        cmd!(
+            sh,
+            "chmod 755 {tree}/init {tree}/bin/busybox {tree}/program"
+        )
+        .quiet()
+        .run()?;
+        self.pack(sh, &tree, &format!("{name}.cpio"))
+    }
+
+    /// Puts busybox and the modules into `tree`; returns the commands that load them.
+    fn put_modules(&self, sh: &Shell, tree: &Path) -> Result<String> {
+        sh.copy_file("/bin/busybox", tree.join("bin/busybox"))?;
+        let mut load = String::new();
+        for module in MODULES {
+            let name = Path::new(module)
+                .file_name()
+                .context("a module has a name")?;
+            sh.copy_file(self.modules.join(module), tree.join(name))?;
+            load += &format!("insmod /{}\n", name.display());
+        }
+        Ok(load)
     }
 
     /// An initramfs whose init is `program` itself.

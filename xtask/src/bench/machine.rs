@@ -156,8 +156,8 @@ pub fn output(mut command: Command) -> Result<String> {
     Ok(text)
 }
 
-/// QEMU that counts instructions, with nanos on `microvm`: what the tool starts, with a clock of its own.
-pub fn nanos_counted(kernel: &Path, image: &Path) -> Command {
+/// QEMU with nanos on `microvm`, as the tool starts it, without a network card.
+pub fn nanos(accel: &[&str], kernel: &Path, image: &Path, memory: &str) -> Command {
     let mut command = Command::new("qemu-system-x86_64");
     command
         .args([
@@ -165,18 +165,10 @@ pub fn nanos_counted(kernel: &Path, image: &Path) -> Command {
             "microvm,acpi=on,pit=off,pic=off,rtc=on,isa-serial=on",
         ])
         .args(["-global", "virtio-mmio.force-legacy=false"])
-        .args(COUNTED)
+        .args(accel)
         .args(["-cpu", "max", "-nodefaults", "-no-user-config"])
-        .args([
-            "-no-reboot",
-            "-display",
-            "none",
-            "-serial",
-            "stdio",
-            "-m",
-            "512",
-            "-kernel",
-        ])
+        .args(["-no-reboot", "-display", "none", "-serial", "stdio"])
+        .args(["-m", memory, "-kernel"])
         .arg(kernel)
         .args([
             "-device",

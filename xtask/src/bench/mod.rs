@@ -3,6 +3,7 @@
 mod boot;
 mod guest;
 mod machine;
+mod net;
 
 use anyhow::Result;
 use clap::Subcommand;
@@ -18,11 +19,15 @@ pub enum Bench {
         #[arg(long, default_value_t = 5)]
         runs: usize,
     },
+    /// Requests per second over 1 to 10,000 connections, connections per second, bulk transfer, and
+    /// instructions for each request, over TAP.
+    Net(net::Options),
 }
 
 /// Runs one benchmark and prints its table.
 pub fn run(sh: &Shell, bench: &Bench) -> Result<()> {
     match bench {
         Bench::Boot { runs } => boot::run(sh, *runs),
+        Bench::Net(options) => net::run(sh, options),
     }
 }
