@@ -73,6 +73,19 @@ pub fn kick_self() {
     arch::kick_self()
 }
 
+/// Whether QEMU's emulation runs this machine: see [`refresh_tlb`] for what that changes.
+#[inline]
+pub fn is_emulated() -> bool {
+    arch::is_emulated()
+}
+
+/// Forgets all translations of this CPU. QEMU's emulation keeps translations of 4 KiB in a table of 256 entries that it
+/// only ever resizes when it is flushed: without this, whatever touches more than a megabyte pays for a walk of the
+/// page tables, in software, at every other access.
+pub fn refresh_tlb() {
+    arch::refresh_tlb();
+}
+
 /// Runs `work` with this CPU's interrupts off.
 #[inline]
 pub fn without_interrupts<R>(work: impl FnOnce() -> R) -> R {

@@ -131,10 +131,15 @@ impl core::fmt::Debug for DmaBuffer {
     }
 }
 
-/// Orders the CPU's earlier accesses to shared memory before its later ones, as seen by a device (`mfence`).
+/// Orders all that this CPU wrote for a device before all that it reads from then on, as when an index is published and
+/// then the device's wish to be told of it is looked at.
+///
+/// A fence of the language does not suffice: QEMU before 8.0 leaves out the fences and locks of a machine that has one
+/// emulated CPU, although its devices run on threads of their own, and a queue then waits for ever for a notification.
 #[inline]
 pub fn barrier() {
     core::sync::atomic::fence(Ordering::SeqCst);
+    arch::device_fence();
 }
 
 enum Out {

@@ -5,9 +5,9 @@
 //! point to is the caller's.
 
 use alloc::{sync::Arc, vec::Vec};
-use core::sync::atomic::{AtomicU16, Ordering, fence};
+use core::sync::atomic::{AtomicU16, Ordering};
 
-use machine::dma::DmaBuffer;
+use machine::dma::{DmaBuffer, barrier};
 
 use super::SetupError;
 
@@ -271,7 +271,7 @@ impl Queue {
             .store(new, Ordering::Release);
         self.published = new;
         // The device must see the index before its wish is read, as it reads in the opposite order.
-        fence(Ordering::SeqCst);
+        barrier();
         if self.event_idx {
             let event_at = self.layout.used + 4 + 8 * usize::from(self.size);
             let event = self.memory.atomic16(event_at).load(Ordering::Relaxed);
@@ -343,7 +343,7 @@ impl Queue {
                 .atomic16(self.layout.available)
                 .store(0, Ordering::Relaxed);
         }
-        fence(Ordering::SeqCst);
+        barrier();
         let used = self
             .memory
             .atomic16(self.layout.used + 2)

@@ -23,6 +23,15 @@ use crate::thread::{
 /// How much less virtual time a woken thread must have used to take the CPU from the running one at once.
 const WAKE_GRANULARITY_NS: u64 = 1_000_000;
 
+/// The TLB is refreshed first so long after a CPU started, then after twice that, and so on up to the second.
+const REFRESH_FIRST_NS: u64 = 2_000_000;
+const REFRESH_LAST_NS: u64 = 200_000_000;
+
+/// An idle CPU looks for work for at most so long before it halts, and a halt below that is a short one.
+const POLL_MOST_NS: u64 = 200_000;
+/// Looking begins after so many short halts in a row.
+const SHORT_HALTS: u64 = 16;
+
 /// Where a thread lives on the machine.
 pub(crate) struct Place {
     task: Arc<Task>,
@@ -53,6 +62,12 @@ struct Cpu {
     user: Stopwatch,
     /// When the next sample is due; 0 when this CPU does not sample.
     sample_ns: AtomicU64,
+    /// When the TLB is to be refreshed next, and how long after that again; see `cpu::refresh_tlb`.
+    refresh_ns: AtomicU64,
+    refresh_every_ns: AtomicU64,
+    /// How long an idle CPU looks for work before it halts, and how many halts in a row were short; see `idle`.
+    poll_ns: AtomicU64,
+    short_halts: AtomicU64,
 }
 
 impl Cpu {
@@ -71,6 +86,10 @@ impl Cpu {
             idle: Stopwatch::new(),
             user: Stopwatch::new(),
             sample_ns: AtomicU64::new(0),
+            refresh_ns: AtomicU64::new(u64::MAX),
+            refresh_every_ns: AtomicU64::new(REFRESH_FIRST_NS),
+            poll_ns: AtomicU64::new(0),
+            short_halts: AtomicU64::new(0),
         }
     }
 }
@@ -125,6 +144,10 @@ pub fn start_cpu() -> ! {
     let this = CPUS.on(me);
     this.idle_task.call_once(task::current);
     this.online_ns.store(now_ns(), Ordering::Relaxed);
+    if cpu::is_emulated() {
+        this.refresh_ns
+            .store(now_ns() + REFRESH_FIRST_NS, Ordering::Relaxed);
+    }
     loop {
         cpu::without_interrupts(|| {
             if let Some(next) = pick(me) {
@@ -135,13 +158,64 @@ pub fn start_cpu() -> ! {
         });
         this.is_idle.store(true, Ordering::SeqCst);
         this.running_virtual_ns.store(u64::MAX, Ordering::Relaxed);
-        this.idle.start(now_ns());
-        cpu::without_interrupts(|| {
-            if this.queue.lock().len() == 0 && !work_to_steal(me) {
-                cpu::halt();
-            }
-        });
+        let start = now_ns();
+        this.idle.start(start);
+        idle(me, this, start);
         this.idle.stop(now_ns());
+    }
+}
+
+/// Halts until an interrupt. When halts have been short of late, looks for work first with interrupts on: to be woken
+/// costs the host, and so the answer, tens of microseconds (as `haltpoll` of Linux).
+fn idle(me: usize, this: &Cpu, start: u64) {
+    let poll_ns = this.poll_ns.load(Ordering::Relaxed);
+    if poll_ns > 0 && found_work(this, start.saturating_add(poll_ns)) {
+        return;
+    }
+    let halted = now_ns();
+    cpu::without_interrupts(|| {
+        if this.queue.lock().len() == 0 && !work_to_steal(me) {
+            cpu::halt();
+        }
+    });
+    if now_ns().saturating_sub(halted) < POLL_MOST_NS {
+        let short = this.short_halts.fetch_add(1, Ordering::Relaxed);
+        if short >= SHORT_HALTS {
+            let longer = (2 * poll_ns).clamp(POLL_MOST_NS / 4, POLL_MOST_NS);
+            this.poll_ns.store(longer, Ordering::Relaxed);
+        }
+    } else {
+        this.short_halts.store(0, Ordering::Relaxed);
+        let shorter = poll_ns / 2;
+        let shorter = if shorter < POLL_MOST_NS / 16 {
+            0
+        } else {
+            shorter
+        };
+        this.poll_ns.store(shorter, Ordering::Relaxed);
+    }
+}
+
+/// Waits for a thread to be put on this CPU's queue, until the clock reaches `until`.
+fn found_work(this: &Cpu, until: u64) -> bool {
+    // What it was set for while a thread ran is over; whoever comes after the look at the queue sets it again.
+    this.attention.store(false, Ordering::SeqCst);
+    if this.queue.lock().len() > 0 {
+        return true;
+    }
+    loop {
+        for _ in 0..16 {
+            if this.attention.load(Ordering::Relaxed) {
+                return true;
+            }
+            // The hint makes the emulator leave its translated code and wait for its lock.
+            if !cpu::is_emulated() {
+                cpu::relax();
+            }
+        }
+        if now_ns() >= until {
+            return false;
+        }
     }
 }
 
@@ -239,6 +313,7 @@ fn enqueue(thread: Arc<Thread>, woken: bool) {
     queue.push(thread, virtual_ns);
     drop(queue);
     if place.is_idle.load(Ordering::SeqCst) {
+        place.attention.store(true, Ordering::SeqCst);
         if target != here {
             cpu::send_ipi(target, Ipi::Reschedule);
         }
@@ -595,6 +670,9 @@ pub fn in_user<R>(me: &Thread, work: impl FnOnce() -> R) -> R {
     let start = now_ns();
     this.user.start(start);
     me.user.start(start);
+    if start >= this.refresh_ns.load(Ordering::Relaxed) {
+        refresh_tlb(this, start);
+    }
     let result = work();
     let end = now_ns();
     this.user.stop(end);
@@ -623,6 +701,15 @@ pub fn cpu_times(cpu: usize) -> CpuTimes {
         idle_ns,
         switches: this.switches.load(Ordering::Relaxed),
     }
+}
+
+#[cold]
+fn refresh_tlb(this: &Cpu, now: u64) {
+    cpu::refresh_tlb();
+    let wait = this.refresh_every_ns.load(Ordering::Relaxed);
+    this.refresh_ns.store(now + wait, Ordering::Relaxed);
+    this.refresh_every_ns
+        .store((2 * wait).min(REFRESH_LAST_NS), Ordering::Relaxed);
 }
 
 /// How busy the machine is.

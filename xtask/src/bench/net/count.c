@@ -28,7 +28,7 @@ static void translated(qemu_plugin_id_t id, struct qemu_plugin_tb *block)
 int qemu_plugin_install(qemu_plugin_id_t id, const void *info, int argc, char **argv)
 {
     (void)info;
-    if (argc != 1 || strncmp(argv[0], "file=", 5) != 0)
+    if (argc != 1 || strncmp(argv[0], "into=", 5) != 0)
         return -1;
     int file = open(argv[0] + 5, O_RDWR | O_CREAT, 0600);
     if (file < 0 || ftruncate(file, sizeof *executed) < 0)

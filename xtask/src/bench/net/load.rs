@@ -25,7 +25,7 @@ pub struct Loaded {
 /// Requests served so far and connections open now, this one among them, as the server at `address` says.
 pub fn count(address: &str) -> Result<(u64, u64)> {
     let address: SocketAddr = SocketAddr::new(address.parse()?, PORT);
-    let mut stream = TcpStream::connect_timeout(&address, Duration::from_millis(500))?;
+    let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(5))?;
     stream.set_read_timeout(Some(Duration::from_secs(5)))?;
     stream.write_all(b"GET /count HTTP/1.1\r\n\r\n")?;
     let mut answer = Vec::new();
@@ -97,8 +97,9 @@ pub fn cost(address: &str, connections: u32, seconds: u32, counter: &Path) -> Re
 
 /// Gbit/s of one stream of iperf3; `reverse`: the guest sends.
 pub fn bulk(address: &str, reverse: bool, seconds: u32) -> Result<f64> {
-    let mut command = Command::new("iperf3");
-    let seconds = seconds.to_string();
+    let mut command = Command::new("timeout");
+    let (limit, seconds) = ((seconds + 15).to_string(), seconds.to_string());
+    command.args([&limit, "iperf3"]);
     // What is left out at the start is the connection's slow start.
     command.args(["-c", address, "-t", &seconds, "-O", "1", "-f", "m"]);
     if reverse {

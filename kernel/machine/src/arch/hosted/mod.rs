@@ -31,6 +31,14 @@ pub(crate) fn relax() {
     std::thread::yield_now();
 }
 
+pub(crate) fn device_fence() {}
+
+pub(crate) fn is_emulated() -> bool {
+    false
+}
+
+pub(crate) fn refresh_tlb() {}
+
 pub(crate) fn early_console_write(bytes: &[u8]) {
     eprint!("{}", String::from_utf8_lossy(bytes).replace('\r', ""));
 }

@@ -7,7 +7,7 @@ use super::kernel_map::{
     self, TablePages, image_end, in_direct_map, phys_to_virt, table_pages_needed,
 };
 use super::percpu::{self, block};
-use super::{apic, features, fw_cfg::FwCfg, io, task, time, trap};
+use super::{apic, features, fw_cfg::FwCfg, io, smp, task, time, trap};
 use crate::boot::{BootInfo, Hypervisor, MemoryRegion, RegionKind};
 use crate::mem::{self, FrameInfo, FrameRange, PAGE_SIZE};
 use crate::symbols;
@@ -192,6 +192,7 @@ extern "C" fn start_rust(start_info: u64) -> ! {
         (info, regions, command_line)
     };
     let hypervisor = features::hypervisor();
+    smp::set_hypervisor(hypervisor);
     apic::silence_pics();
     apic::init_cpu();
     time::start(hypervisor);

@@ -1,6 +1,6 @@
 //! Starting the other CPUs, and idling.
 
-use core::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
 
 use super::kernel_map::{map_stack, phys_to_virt, root};
 use super::percpu::{self, block, block_of};
@@ -105,4 +105,32 @@ pub(crate) fn halt() {
             io::irq_restore(on);
         }
     }
+}
+
+/// This is QEMU's emulation, which needs some things done that no processor does.
+static EMULATED: AtomicBool = AtomicBool::new(false);
+
+/// Notes, at boot, who runs this machine.
+pub(super) fn set_hypervisor(hypervisor: Hypervisor) {
+    EMULATED.store(hypervisor == Hypervisor::Tcg, Ordering::Relaxed);
+}
+
+pub(crate) fn is_emulated() -> bool {
+    EMULATED.load(Ordering::Relaxed)
+}
+
+/// See [`crate::dma::barrier`]: after instructions that may change the interrupt flag, the emulator leaves the translated
+/// code, and passes an atomic exchange on its way back.
+#[inline]
+pub(crate) fn device_fence() {
+    if EMULATED.load(Ordering::Relaxed) {
+        // SAFETY: pushes the flags and takes them back; the kernel's stack has no red zone.
+        unsafe { core::arch::asm!("pushfq", "popfq") };
+    }
+}
+
+pub(crate) fn refresh_tlb() {
+    let on = io::irq_disable();
+    paging::flush_all();
+    io::irq_restore(on);
 }
