@@ -214,11 +214,16 @@ fn memory() -> Branch {
 
 fn devices_branch(devices: &Devices) -> Branch {
     let notes = devices.notes.clone();
-    let disks = devices.blocks.iter().zip('a'..='z');
-    let disks = disks.fold(Branch::new("Disks."), |branch, (disk, letter)| {
-        branch.with(format!("vd{letter}"), block(disk))
-    });
+    let blocks = devices.blocks.clone();
+    let disks = move || {
+        let named = blocks.iter().zip('a'..='z');
+        named
+            .map(|(disk, letter)| (format!("vd{letter}"), block(disk)))
+            .collect()
+    };
+    let disks = Branch::new("Disks.").listed_at_once("device", disks);
     Branch::new("Devices.")
+        .metric("")
         .with("block", disks.metric("disk"))
         .with(
             "found",

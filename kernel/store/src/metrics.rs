@@ -86,6 +86,13 @@ fn walk(families: &mut Families, node: &Node, prefix: &str, labels: &mut Labels)
 }
 
 fn walk_branch(families: &mut Families, branch: &Branch, prefix: &str, labels: &mut Labels) {
+    let outer = labels.len();
+    labels.extend(branch.labels.iter().cloned());
+    walk_children(families, branch, prefix, labels);
+    labels.truncate(outer);
+}
+
+fn walk_children(families: &mut Families, branch: &Branch, prefix: &str, labels: &mut Labels) {
     for (name, node) in branch.fixed() {
         let metric = match node {
             Node::Leaf(leaf) => leaf.metric,

@@ -298,6 +298,7 @@ pub struct Branch {
     pub(crate) help: &'static str,
     pub(crate) metric: Metric,
     pub(crate) listed: Option<Listed>,
+    pub(crate) labels: Vec<(&'static str, String)>,
     children: Vec<(Cow<'static, str>, Node)>,
 }
 
@@ -308,6 +309,7 @@ impl Branch {
             help,
             metric: Metric::Named,
             listed: None,
+            labels: Vec::new(),
             children: Vec::new(),
         }
     }
@@ -362,6 +364,12 @@ impl Branch {
     /// Its name in metrics (empty: none at all).
     pub fn metric(mut self, name: &'static str) -> Branch {
         self.metric = Metric::As(name);
+        self
+    }
+
+    /// Gives all metrics below it another label: for what tells people more than the name of a listed child.
+    pub fn label(mut self, label: &'static str, value: impl Into<String>) -> Branch {
+        self.labels.push((label, value.into()));
         self
     }
 

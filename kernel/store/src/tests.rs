@@ -512,6 +512,17 @@ fn metrics_in_the_older_format() {
     assert!(!text.contains("# UNIT"));
     let accepted = "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5";
     assert_eq!(Format::accepted(Some(accepted)), Format::OpenMetrics);
+    let branch = || {
+        Branch::new("")
+            .label("target", "/\"x\"")
+            .with("free", Leaf::size(|| 1u8).help("Free."))
+    };
+    let mounts = Branch::new("").listed("mount", || vec!["1".into()], move |_| Some(branch()));
+    let text = render(&Store::unshared(mounts), Format::Prometheus);
+    assert!(
+        text.contains(r#"nanos_free_bytes{mount="1",target="/\"x\""} 1"#),
+        "{text}"
+    );
     for accept in [None, Some("*/*"), Some("text/plain")] {
         assert_eq!(Format::accepted(accept), Format::Prometheus);
     }

@@ -151,11 +151,10 @@ fn mount(name: &str) -> Option<Branch> {
         let mount = mounts.iter().find(|mount| mount.id() == id)?;
         let lossy =
             |bytes: &[u8]| Leaf::fixed(Value::String(String::from_utf8_lossy(bytes).into_owned()));
+        let at = target(process, mount);
         let branch = Branch::new("A mounted file system.")
-            .with(
-                "target",
-                lossy(&target(process, mount)).help("Where it is mounted."),
-            )
+            .label("target", String::from_utf8_lossy(&at))
+            .with("target", lossy(&at).help("Where it is mounted."))
             .with(
                 "type",
                 lossy(mount.fs().name().as_bytes()).help("Its kind."),

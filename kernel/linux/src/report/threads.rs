@@ -96,6 +96,7 @@ fn thread(name: &str) -> Option<Branch> {
         .map_or_else(|| thread.name(), |own| own.comm_text());
     Some(
         Branch::new("One thread.")
+            .label("name", name.clone())
             .with("name", text(name).help("Its name."))
             .with(
                 "kernel",
