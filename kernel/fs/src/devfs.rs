@@ -71,6 +71,21 @@ pub fn new() -> Result<Arc<dyn FileSystem>> {
     Ok(fs)
 }
 
+/// Adds the node of a character device.
+///
+/// # Errors
+/// `EEXIST`, `ENOMEM`, `ENOSPC`.
+pub fn add(fs: &Arc<dyn FileSystem>, name: &str, id: DeviceId, permissions: u32) -> Result<()> {
+    let node = NewInode {
+        file_type: FileType::CharDevice,
+        permissions,
+        uid: 0,
+        gid: 0,
+        rdev: id,
+    };
+    fs.root().create(name.as_bytes(), &node).map(drop)
+}
+
 fn register() {
     let device = |minor, device: Memory| {
         let file: Arc<dyn File> = Arc::new(device);

@@ -10,10 +10,11 @@ use manifest::Manifest;
 
 use crate::StartError;
 
-/// Mounts everything. A place that the image lacks is left out.
+/// Mounts everything. A place that the image lacks is left out. With `vsock`, `/dev` has a node for it.
 pub fn mount(
     root: Arc<dyn BlockDevice>,
     manifest: &Manifest,
+    vsock: bool,
 ) -> Result<Arc<Namespace>, StartError> {
     let root = fs::ext4::Ext4Fs::mount(
         root,
@@ -30,12 +31,14 @@ pub fn mount(
     let namespace = Namespace::new(root, flags | MountFlags::RELATIME).map_err(StartError::Root)?;
     let kernels =
         MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC | MountFlags::RELATIME;
+    let dev = fs::devfs::new().map_err(|error| StartError::Mount("/dev", error))?;
+    if vsock {
+        let (major, minor) = linux::socket::vsock::DEVICE;
+        fs::devfs::add(&dev, "vsock", DeviceId::new(major, minor), 0o666)
+            .map_err(|error| StartError::Mount("/dev", error))?;
+    }
     let mut mounts: alloc::vec::Vec<(&'static str, Arc<dyn FileSystem>, MountFlags)> = alloc::vec![
-        (
-            "/dev",
-            fs::devfs::new().map_err(|error| StartError::Mount("/dev", error))?,
-            MountFlags::NOSUID
-        ),
+        ("/dev", dev, MountFlags::NOSUID),
         (
             "/dev/shm",
             TmpFs::new(&Options::default()),

@@ -80,7 +80,10 @@ fn start(boot: &'static BootInfo) -> Result<(), StartError> {
         ::log::warn!("the manifest's key {key:?} is not known");
     }
     name_machine(manifest);
-    let namespace = files::mount(disk.root.clone(), manifest)?;
+    let namespace = files::mount(disk.root.clone(), manifest, !devices.vsocks.is_empty())?;
+    if let Some(card) = devices.vsocks.first() {
+        linux::socket::vsock::set_card(card.clone());
+    }
     fs::cache::start_writeback().map_err(StartError::Root)?;
     gather_entropy(&devices);
     network::start(manifest, &devices.nics);

@@ -43,6 +43,7 @@ mod sync;
 pub mod tap;
 pub mod tcp;
 pub mod udp;
+pub mod vsock;
 mod wheel;
 
 pub use drivers::nic;

@@ -23,20 +23,20 @@ pub fn stack() -> Option<&'static Arc<Stack>> {
 
 /// What an interrupt leaves for the thread of its queue.
 #[derive(Default)]
-struct Doorbell {
+pub(crate) struct Doorbell {
     rung: AtomicBool,
     waiters: WaitQueue,
 }
 
 impl Doorbell {
     /// Legal in interrupt handlers.
-    fn ring(&self) {
+    pub(crate) fn ring(&self) {
         if !self.rung.swap(true, Ordering::AcqRel) {
             self.waiters.wake_one();
         }
     }
 
-    fn wait(&self) {
+    pub(crate) fn wait(&self) {
         self.waiters
             .wait(|| self.rung.swap(false, Ordering::AcqRel).then_some(()));
     }

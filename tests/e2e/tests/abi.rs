@@ -26,6 +26,10 @@ fn build() -> Result<Vec<PathBuf>> {
         let source = source?.path();
         if source.extension().is_some_and(|extension| extension == "c") {
             let name = source.file_stem().context("a program has a name")?;
+            // Not every Linux has these sockets.
+            if name == "vsock_calls" && !Path::new("/dev/vsock").exists() {
+                continue;
+            }
             let program = out.join(name);
             programs.push(program.with_extension("dyn"));
             programs.push(program);

@@ -160,3 +160,29 @@ fn the_console_is_a_terminal_that_can_be_typed_on() -> Result<()> {
     assert_eq!(running.wait(RUN_LIMIT)?.code(), 0);
     Ok(())
 }
+
+/// Linux rarely has the loopback of these sockets, so that what is expected is written down here.
+#[test]
+fn vsock_talks_to_the_machine_itself() -> Result<()> {
+    let vsock = programs::c("vsock", &["-static", "-pthread"])?;
+    let output = Ops::new()?.run(&["run", text(&vsock)])?;
+    let expected = [
+        "nobody listens: Connection reset by peer",
+        "peer 1, the same port: 1",
+        "1048576 bytes came back, as they were",
+        "then 0",
+        "quiet: 0",
+        "firs of 4, flags a0",
+        "seco of 4, flags 20",
+        "poll 1, 11; recv 0",
+        "send: Broken pipe",
+        "no host: No such device",
+    ];
+    let lines: Vec<&str> = output.stdout.lines().collect();
+    assert_eq!(
+        (output.code(), &lines[..]),
+        (0, &expected[..]),
+        "{output:?}"
+    );
+    Ok(())
+}

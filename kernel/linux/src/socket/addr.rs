@@ -21,6 +21,9 @@ pub const AF_NETLINK: u16 = 16;
 /// `AF_PACKET`.
 pub const AF_PACKET: u16 = 17;
 
+/// `AF_VSOCK`.
+pub const AF_VSOCK: u16 = 40;
+
 /// `sizeof(struct sockaddr_storage)`: the longest address a call takes.
 pub const MAX_LEN: usize = 128;
 /// `sizeof(struct sockaddr_un)`.
@@ -32,6 +35,7 @@ const INET6_MIN_LEN: usize = 24;
 const NETLINK_LEN: usize = 12;
 /// `sizeof(struct sockaddr_ll)`.
 const PACKET_LEN: usize = 20;
+const VSOCK_LEN: usize = 16;
 
 /// The name of a UNIX socket.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -81,6 +85,13 @@ pub enum Address {
     },
     /// `AF_PACKET`.
     Packet(LinkAddr),
+    /// `AF_VSOCK`.
+    Vsock {
+        /// Which machine.
+        cid: u32,
+        /// The port.
+        port: u32,
+    },
 }
 
 fn u16_at(bytes: &[u8], at: usize) -> Result<u16> {
@@ -114,6 +125,14 @@ impl Address {
             }),
             AF_NETLINK => Err(Errno::EINVAL),
             AF_PACKET => parse_packet(bytes).map(Address::Packet),
+            // Linux's `vsock_addr_cast` and `vsock_addr_validate`.
+            AF_VSOCK if bytes.len() < VSOCK_LEN || bytes[13..VSOCK_LEN] != [0; 3] => {
+                Err(Errno::EINVAL)
+            }
+            AF_VSOCK => Ok(Address::Vsock {
+                port: u32_at(bytes, 4)?,
+                cid: u32_at(bytes, 8)?,
+            }),
             _ => Err(Errno::EAFNOSUPPORT),
         }
     }
@@ -155,6 +174,13 @@ impl Address {
                     usize::from(addr.len.min(8))
                 };
                 out.extend_from_slice(&addr.addr[..len]);
+            }
+            Address::Vsock { cid, port } => {
+                out.extend(AF_VSOCK.to_ne_bytes());
+                out.extend([0, 0]);
+                out.extend(port.to_ne_bytes());
+                out.extend(cid.to_ne_bytes());
+                out.resize(VSOCK_LEN, 0);
             }
         }
         out

@@ -1,7 +1,7 @@
 //! Sockets as descriptors: one [`file::SocketFile`] over the operations of a family.
 //!
 //! [`unix`] is here in full; [`inet`] hands on to the `net` room; [`netlink`] answers what programs
-//! ask about interfaces. [`addr`] and [`cmsg`] read and write the program's structures.
+//! ask about interfaces, [`vsock`] talks to the machine's host. [`addr`] and [`cmsg`] read and write the program's structures.
 
 pub mod addr;
 pub mod cmsg;
@@ -15,6 +15,7 @@ pub mod ops;
 pub mod option;
 pub mod packet;
 pub mod unix;
+pub mod vsock;
 
 use alloc::sync::Arc;
 

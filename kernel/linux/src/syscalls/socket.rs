@@ -11,13 +11,16 @@ use net::{Family, Shutdown};
 use super::splice::install_pair;
 use crate::ctx::Ctx;
 use crate::files::install;
-use crate::socket::addr::{AF_INET, AF_INET6, AF_NETLINK, AF_PACKET, AF_UNIX, Address, MAX_LEN};
+use crate::socket::addr::{
+    AF_INET, AF_INET6, AF_NETLINK, AF_PACKET, AF_UNIX, AF_VSOCK, Address, MAX_LEN,
+};
 use crate::socket::file::{SocketFile, of};
 use crate::socket::inet::InetSocket;
 use crate::socket::netlink::NetlinkSocket;
 use crate::socket::ops::{Kind, SocketOps};
 use crate::socket::packet::PacketSocket;
 use crate::socket::unix::UnixSocket;
+use crate::socket::vsock::VsockSocket;
 use crate::uaccess::UserPtr;
 
 const SOCK_TYPE: i32 = 0xf;
@@ -77,6 +80,7 @@ fn make(domain: i32, kind: i32, protocol: i32) -> Result<Arc<dyn SocketOps>> {
             Ok(NetlinkSocket::new(kind, protocol)?)
         }
         AF_PACKET => Ok(PacketSocket::new(kind, protocol)?),
+        AF_VSOCK => Ok(VsockSocket::new(kind, protocol)?),
         _ => Err(Errno::EAFNOSUPPORT),
     }
 }
