@@ -1,10 +1,11 @@
 //! `AF_UNIX` sockets (`unix(7)`): stream, datagram and sequenced-packet, by path, abstract or
 //! without a name.
 //!
-//! Data lies in the receiver; a sender holds its peer weakly. Cycles of sockets that are on their
-//! way in each other's queues are not collected, unlike on Linux.
+//! Data lies in the receiver; a sender holds its peer weakly. Sockets that are on their way in each
+//! other's queues and nowhere else are found by [`garbage`].
 
 mod connect;
+mod garbage;
 pub mod names;
 mod options;
 mod queue;
@@ -23,6 +24,7 @@ use net::{MsgFlags, Shutdown};
 use sched::Mutex;
 use sched::poll::{Events, Observer, Pollee, Registration};
 
+use self::garbage::InFlight;
 use self::names::Binding;
 use self::queue::{Extras, Queue, Taken};
 use super::addr::{AF_UNIX, Address, UnixAddr};
@@ -231,6 +233,30 @@ impl UnixSocket {
         result
     }
 
+    /// Looks at each descriptor in its queue, and in those of connections that wait to be accepted.
+    fn each_right(&self, look: &mut dyn FnMut(&Arc<fs::OpenFile>)) {
+        self.queue.lock().each_right(look);
+        for embryo in self.embryos() {
+            embryo.queue.lock().each_right(look);
+        }
+    }
+
+    /// Takes all those descriptors out.
+    fn take_rights(&self) -> Vec<InFlight> {
+        let mut rights = self.queue.lock().take_rights();
+        for embryo in self.embryos() {
+            rights.extend(embryo.queue.lock().take_rights());
+        }
+        rights
+    }
+
+    fn embryos(&self) -> Vec<Arc<UnixSocket>> {
+        match &*self.state.lock() {
+            State::Listening { waiting, .. } => waiting.iter().cloned().collect(),
+            _ => Vec::new(),
+        }
+    }
+
     /// Tells senders that there is room.
     fn freed(&self) {
         self.room.notify(Events::OUT);
@@ -252,18 +278,19 @@ impl UnixSocket {
 
     /// Sorts out the control messages of a send.
     fn extras(&self, msg: &SendMsg) -> Result<Extras> {
+        let mut rights: Vec<Arc<fs::OpenFile>> = Vec::new();
         let mut extras = Extras {
-            rights: Vec::new(),
+            rights: InFlight::default(),
             credentials: own_credentials(),
             from: self.name(),
         };
         for control in &msg.control {
             match control {
                 Control::Rights(files) => {
-                    if extras.rights.len() + files.len() > MAX_RIGHTS {
+                    if rights.len() + files.len() > MAX_RIGHTS {
                         return Err(Errno::EINVAL);
                     }
-                    extras.rights.extend(files.iter().cloned());
+                    rights.extend(files.iter().cloned());
                 }
                 Control::Credentials(given) => {
                     let own = own_credentials();
@@ -278,6 +305,7 @@ impl UnixSocket {
                 _ => return Err(Errno::EINVAL),
             }
         }
+        extras.rights = InFlight::new(rights);
         Ok(extras)
     }
 
@@ -287,16 +315,16 @@ impl UnixSocket {
             control.push(Control::Arrived(machine::time::now_ns()));
         }
         if self.pass_credentials.load(Ordering::Relaxed) {
-            control.push(Control::Credentials(taken.extras.credentials));
+            control.push(Control::Credentials(taken.credentials));
         }
-        if !taken.extras.rights.is_empty() {
-            control.push(Control::Rights(taken.extras.rights));
+        if !taken.rights.is_empty() {
+            control.push(Control::Rights(taken.rights));
         }
         let mut answer = MsgFlags::empty();
         if taken.len < taken.full_len {
             answer |= MsgFlags::TRUNC;
         }
-        let from = match taken.extras.from {
+        let from = match taken.from {
             UnixAddr::Unnamed => None,
             addr => Some(Address::Unix(addr)),
         };
@@ -494,6 +522,7 @@ impl SocketOps for UnixSocket {
         drop(rest);
         self.room.notify(Events::OUT | Events::HUP);
         self.pollee.notify(Events::IN | Events::OUT | Events::HUP);
+        garbage::collect();
     }
 
     fn local_addr(&self) -> Result<Address> {

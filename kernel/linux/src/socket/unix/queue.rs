@@ -9,15 +9,15 @@ use errno::{Errno, Result};
 use fs::OpenFile;
 use iobuf::{Sink, Source};
 
+use super::garbage::InFlight;
 use crate::files::ring::Ring;
 use crate::socket::addr::UnixAddr;
 use crate::socket::ops::Credentials;
 
 /// What comes along with bytes.
-#[derive(Clone)]
 pub struct Extras {
     /// Descriptors on their way (`SCM_RIGHTS`).
-    pub rights: Vec<Arc<OpenFile>>,
+    pub rights: InFlight,
     /// The sender's ids.
     pub credentials: Credentials,
     /// The sender's name.
@@ -35,8 +35,12 @@ pub struct Taken {
     pub len: usize,
     /// The length of the whole message.
     pub full_len: usize,
-    /// What came along.
-    pub extras: Extras,
+    /// Descriptors that came along.
+    pub rights: Vec<Arc<OpenFile>>,
+    /// The sender's ids.
+    pub credentials: Credentials,
+    /// The sender's name.
+    pub from: UnixAddr,
     /// Descriptors came along: a stream's receive ends here.
     pub stop: bool,
 }
@@ -57,6 +61,21 @@ impl Queue {
     /// Messages inside.
     pub fn messages(&self) -> usize {
         self.stretches.len()
+    }
+
+    /// Looks at each descriptor inside.
+    pub fn each_right(&self, look: &mut dyn FnMut(&Arc<OpenFile>)) {
+        for stretch in &self.stretches {
+            stretch.extras.rights.peek().iter().for_each(&mut *look);
+        }
+    }
+
+    /// Takes all descriptors out; the bytes stay.
+    pub fn take_rights(&mut self) -> Vec<InFlight> {
+        self.stretches
+            .iter_mut()
+            .map(|stretch| core::mem::take(&mut stretch.extras.rights))
+            .collect()
     }
 
     /// The length of the first message.
@@ -119,20 +138,23 @@ impl Queue {
         let first = self.stretches.front().ok_or(Errno::EAGAIN)?;
         let full_len = first.len;
         let len = self.ring.copy_out(sink, 0, full_len)?;
-        let extras = if peek {
-            first.extras.clone()
+        let (credentials, from) = (first.extras.credentials, first.extras.from.clone());
+        let rights = if peek {
+            first.extras.rights.peek()
         } else {
             self.ring.discard(full_len);
             self.ring.release_if_empty();
             match self.stretches.pop_front() {
-                Some(first) => first.extras,
+                Some(mut first) => first.extras.rights.take(),
                 None => return Err(Errno::EAGAIN),
             }
         };
         Ok(Taken {
             len,
             full_len,
-            extras,
+            rights,
+            credentials,
+            from,
             stop: true,
         })
     }
@@ -142,12 +164,14 @@ impl Queue {
     /// # Errors
     /// `EAGAIN` when there is nothing, `EFAULT`.
     pub fn take_stream(&mut self, sink: &mut dyn Sink, peek: bool) -> Result<Taken> {
-        let mut extras = self.stretches.front().ok_or(Errno::EAGAIN)?.extras.clone();
+        let first = &self.stretches.front().ok_or(Errno::EAGAIN)?.extras;
+        let (credentials, from) = (first.credentials, first.from.clone());
+        let mut rights = Vec::new();
         let mut len = 0;
         let mut stop = false;
         let mut at = 0;
         while let Some(stretch) = self.stretches.get_mut(at) {
-            if stretch.extras.credentials != extras.credentials {
+            if stretch.extras.credentials != credentials {
                 break;
             }
             let skip = if peek { len } else { 0 };
@@ -160,10 +184,10 @@ impl Queue {
             len += done;
             if !stretch.extras.rights.is_empty() {
                 stop = true;
-                extras.rights = if peek {
-                    stretch.extras.rights.clone()
+                rights = if peek {
+                    stretch.extras.rights.peek()
                 } else {
-                    core::mem::take(&mut stretch.extras.rights)
+                    stretch.extras.rights.take()
                 };
             }
             let whole = done == stretch.len;
@@ -184,7 +208,9 @@ impl Queue {
         Ok(Taken {
             len,
             full_len: len,
-            extras,
+            rights,
+            credentials,
+            from,
             stop,
         })
     }
@@ -197,7 +223,7 @@ mod tests {
 
     fn extras() -> Extras {
         Extras {
-            rights: Vec::new(),
+            rights: InFlight::default(),
             credentials: Credentials::NOBODY,
             from: UnixAddr::Unnamed,
         }

@@ -198,3 +198,66 @@ fn unnamed_sockets_bind_themselves() {
     };
     assert_eq!(name.len(), 5);
 }
+
+/// An open file of a socket, as a descriptor table would hold it.
+fn open(socket: &Arc<UnixSocket>) -> Arc<OpenFile> {
+    let file = crate::socket::file::SocketFile::new(socket.clone());
+    OpenFile::new(file, OpenFlags::RDWR, None)
+}
+
+fn pass(from: &UnixSocket, files: Vec<Arc<OpenFile>>) {
+    let msg = SendMsg {
+        control: vec![Control::Rights(files)],
+        ..SendMsg::default()
+    };
+    from.send(&mut SliceSource::new(b"!"), &msg).unwrap();
+}
+
+/// The tests here run side by side, and what is under way is counted for all: each looks at its own sockets only.
+#[test]
+fn sockets_in_each_others_queues_are_collected() {
+    let dropped = Arc::new(AtomicUsize::new(0));
+    let probe = || OpenFile::new(Arc::new(Probe(dropped.clone())), OpenFlags::RDWR, None);
+    // Each end is in the other's queue, and something hangs on it.
+    let (a, b) = UnixSocket::pair(Kind::Stream);
+    let files = [open(&a), open(&b)];
+    pass(&a, vec![files[0].clone(), probe()]);
+    pass(&b, vec![files[1].clone()]);
+    let ends = [Arc::downgrade(&files[0]), Arc::downgrade(&files[1])];
+    drop((a, b));
+    drop(files);
+    assert!(ends.iter().all(|end| end.upgrade().is_some()), "a cycle");
+    // One in its own queue, with a listener's waiting connection between.
+    let (c, d) = UnixSocket::pair(Kind::Dgram);
+    let file = open(&c);
+    pass(&d, vec![file.clone()]);
+    let own = Arc::downgrade(&file);
+    drop((c, file));
+    // One that can be received: it stays, and what it holds.
+    let (e, f) = UnixSocket::pair(Kind::Stream);
+    let (g, h) = UnixSocket::pair(Kind::Stream);
+    pass(&g, vec![probe()]);
+    pass(&e, vec![open(&h)]);
+    drop(h);
+    // Another test's close may be looking just now.
+    for _ in 0..1000 {
+        UnixSocket::new(Kind::Stream).close();
+        if own.upgrade().is_none() && ends.iter().all(|end| end.upgrade().is_none()) {
+            break;
+        }
+        std::thread::yield_now();
+    }
+    assert!(ends.iter().all(|end| end.upgrade().is_none()), "collected");
+    assert!(own.upgrade().is_none());
+    assert_eq!(dropped.load(Ordering::SeqCst), 1);
+    let received = f.recv(&mut VecSink::new(9), MsgFlags::empty()).unwrap();
+    let Some(Control::Rights(files)) = received.control.into_iter().next() else {
+        panic!("lost");
+    };
+    let h = crate::socket::file::of(&files[0]).unwrap();
+    let received = h
+        .recv(&mut VecSink::new(9), MsgFlags::empty(), true)
+        .unwrap();
+    assert!(matches!(&received.control[..], [Control::Rights(_)]));
+    drop(d);
+}
