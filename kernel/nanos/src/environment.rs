@@ -40,7 +40,8 @@ pub fn leaf(disk: &Partition) -> Leaf {
             .map(|(name, value)| (name, Value::String(value)))
             .collect()
     });
-    leaf.help("The program's environment at the next start of the machine, as it is on the boot disk. It is set as a whole.")
+    leaf.not_logged()
+        .help("The program's environment at the next start of the machine, as it is on the boot disk. It is set as a whole.")
         .writable(
             move |value| checks.encoded(&variables(value)?).map(|_| ()),
             move |value| {

@@ -42,6 +42,7 @@
 //! # Ok::<(), store::Error>(())
 //! ```
 //!
+//! Each change is logged with who asked; [`Leaf::not_logged`] is for values that may hold secrets.
 //! A writer must never pretend: it makes the value hold, or says why not. A value that is for nobody's eyes is shown as
 //! [`HIDDEN`].
 //!

@@ -78,6 +78,7 @@ pub struct Leaf {
     pub(crate) counter: bool,
     pub(crate) metric: Metric,
     pub(crate) label: Option<&'static str>,
+    pub(crate) logged: bool,
     pub(crate) choices: Vec<Cow<'static, str>>,
     pub(crate) range: Option<(i64, i64)>,
     pub(crate) writer: Option<Box<dyn Writer>>,
@@ -110,6 +111,7 @@ impl Leaf {
             counter: false,
             metric: Metric::Named,
             label: None,
+            logged: true,
             choices: Vec::new(),
             range: None,
             writer: None,
@@ -213,6 +215,12 @@ impl Leaf {
     /// Makes each number of a map a metric, with its name in this label.
     pub fn label(mut self, label: &'static str) -> Leaf {
         self.label = Some(label);
+        self
+    }
+
+    /// Keeps its values out of the log, which then tells of a change only: for what may hold secrets.
+    pub fn not_logged(mut self) -> Leaf {
+        self.logged = false;
         self
     }
 

@@ -11,6 +11,9 @@ use crate::json::Writer;
 use crate::path::MAX_DEPTH;
 use crate::{Branch, By, Error, ErrorCode, Leaf, Node, Path, Value};
 
+/// The most bytes of a value in the log.
+const MAX_LOGGED: usize = 256;
+
 /// Runs what it is given while nobody else does.
 pub type Exclusive = Box<dyn Fn(&mut dyn FnMut()) + Send + Sync>;
 
@@ -183,8 +186,8 @@ impl Store {
                 return Err(Error::new(ErrorCode::Internal, message).at(&change.path));
             }
         }
-        for change in changes {
-            self.announce(change, by);
+        for (leaf, change) in leaves.iter().zip(changes) {
+            self.tell(change, by, leaf.logged);
         }
         Ok(())
     }
@@ -199,7 +202,23 @@ impl Store {
     /// Logs a change that holds and tells the observers: [`Store::change`] does so, and who changes a value by another way
     /// may.
     pub fn announce(&self, change: &Change, by: &By) {
-        log::info!(target: "store", "{by} set {} to {}", change.path, change.value);
+        let logged = match self.node(&change.path) {
+            Ok(Node::Leaf(leaf)) => leaf.logged,
+            _ => true,
+        };
+        self.tell(change, by, logged);
+    }
+
+    /// The log's default level takes warnings, and who changed a running machine is to be found there.
+    fn tell(&self, change: &Change, by: &By, logged: bool) {
+        let path = &change.path;
+        let value = if logged {
+            format!(" to {}", change.value)
+        } else {
+            String::new()
+        };
+        let shown = &value[..value.floor_char_boundary(MAX_LOGGED)];
+        log::warn!(target: "store", "{by} set {path}{shown}");
         for observer in &self.observers {
             observer(change, by);
         }
