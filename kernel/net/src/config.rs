@@ -203,6 +203,8 @@ pub struct Limits {
     pub neighbours: usize,
     /// Default congestion control.
     pub congestion: Congestion,
+    /// `tcp_ecn`: 0 never, 1 ask for it and agree, 2 agree when asked.
+    pub tcp_ecn: u8,
     /// `tcp_fin_timeout`, in nanoseconds.
     pub fin_timeout_ns: u64,
     /// TIME-WAIT's length in nanoseconds.
@@ -229,6 +231,7 @@ impl Default for Limits {
             fragments: 4 << 20,
             neighbours: 1024,
             congestion: Congestion::Cubic,
+            tcp_ecn: 2,
             fin_timeout_ns: 60_000_000_000,
             time_wait_ns: 60_000_000_000,
         }

@@ -173,6 +173,7 @@ pub(crate) fn parse_v4(stack: &Stack, iface: &Arc<Interface>, packet: &mut InPac
     } else if dst.is_broadcast() {
         counters.in_bcast.bump();
     }
+    counters.in_ecn(tos).bump();
     if ETH + total < whole {
         packet.truncate(ETH + total);
     }

@@ -112,6 +112,19 @@ impl Counters {
     }
 }
 
+impl CounterSet {
+    /// The counter of packets with that TOS's or traffic class's ECN codepoint.
+    #[inline]
+    pub(crate) fn in_ecn(&self, tos: u8) -> &Counter {
+        match tos & 3 {
+            0 => &self.in_no_ect,
+            1 => &self.in_ect1,
+            2 => &self.in_ect0,
+            _ => &self.in_ce,
+        }
+    }
+}
+
 /// One counter of one CPU.
 #[derive(Debug, Default)]
 pub struct Counter(AtomicU64);
@@ -192,16 +205,19 @@ counters! {
         rcv_coalesce "TCPRcvCoalesce", ofo_queue "TCPOFOQueue", ofo_drop "TCPOFODrop", ofo_merge "TCPOFOMerge",
         challenge_ack "TCPChallengeACK", syn_challenge "TCPSYNChallenge", fastopen_active "TCPFastOpenActive",
         fastopen_passive "TCPFastOpenPassive", fastopen_passive_fail "TCPFastOpenPassiveFail",
-        fastopen_cookie_reqd "TCPFastOpenCookieReqd", auto_corking "TCPAutoCorking", from_zero_window "TCPFromZeroWindowAdv",
+        fastopen_cookie_reqd "TCPFastOpenCookieReqd",
+        fastopen_listen_overflow "TCPFastOpenListenOverflow", fastopen_passive_alt_key "TCPFastOpenPassiveAltKey", auto_corking "TCPAutoCorking", from_zero_window "TCPFromZeroWindowAdv",
         to_zero_window "TCPToZeroWindowAdv", want_zero_window "TCPWantZeroWindowAdv", syn_retrans "TCPSynRetrans",
         orig_data_sent "TCPOrigDataSent", keep_alive "TCPKeepAlive", mtup_fail "TCPMTUPFail", delivered "TCPDelivered",
-        delivered_ce "TCPDeliveredCE", ack_skipped "TCPACKSkippedChallenge", win_probe "TCPWinProbe",
+        delivered_ce "TCPDeliveredCE", ack_skipped "TCPACKSkippedChallenge",
+        ack_skipped_seq "TCPACKSkippedSeq", ack_skipped_paws "TCPACKSkippedPAWS", win_probe "TCPWinProbe",
         zero_window_drop "TCPZeroWindowDrop", rcv_q_drop "TCPRcvQDrop", bad_option "TCPBadOption",
     }
     "IpExt" {
         in_no_routes "InNoRoutes", in_truncated "InTruncatedPkts", in_mcast "InMcastPkts", out_mcast "OutMcastPkts",
         in_bcast "InBcastPkts", out_bcast "OutBcastPkts", in_octets "InOctets", out_octets "OutOctets",
-        in_csum_errors "InCsumErrors", in_ce "InCEPkts",
+        in_csum_errors "InCsumErrors", in_no_ect "InNoECTPkts", in_ect1 "InECT1Pkts", in_ect0 "InECT0Pkts",
+        in_ce "InCEPkts",
     }
     "Ip6" {
         ip6_in_receives "Ip6InReceives", ip6_in_hdr_errors "Ip6InHdrErrors", ip6_in_delivers "Ip6InDelivers",

@@ -201,6 +201,10 @@ fn settings(sys: &Arc<Dir>) {
             .map_or("cubic", |stack| stack.tcp_defaults().congestion().name());
         format!("{name}\n")
     })
+    .text("tcp_ecn", || {
+        let how = crate::socket::stack().map_or(2, |stack| stack.config().limits.tcp_ecn);
+        format!("{how}\n")
+    })
     .text("tcp_available_congestion_control", || {
         let names: Vec<&str> = net::Congestion::ALL.iter().map(|c| c.name()).collect();
         format!("{}\n", names.join(" "))

@@ -4,7 +4,7 @@
 use alloc::sync::Arc;
 use core::sync::atomic::Ordering;
 
-use super::header::{SYN, Segment};
+use super::header::{CWR, ECE, SYN, Segment};
 use super::listen::{Listener, Seed, ip_out, open, syn_ack};
 use super::output::send_header;
 use crate::flow::{Flow, FlowKey};
@@ -45,15 +45,18 @@ pub(super) fn send_cookie(
         )
     };
     match syn.ts {
-        // The echo of our timestamp brings the other options back: scale in four bits, SACK in one.
+        // The echo of our timestamp brings the other options back: scale in four bits, SACK and ECN in one each.
         Some((value, _)) => {
-            let options = u32::from(syn.wscale.unwrap_or(15)) | u32::from(syn.sack_permitted) << 4;
-            let stamp = (((now / 1_000_000) as u32).wrapping_sub(32) & !0x1f) | options;
+            let options = u32::from(syn.wscale.unwrap_or(15))
+                | u32::from(syn.sack_permitted) << 4
+                | u32::from(super::ecn::agreed(stack, syn)) << 5;
+            let stamp = (((now / 1_000_000) as u32).wrapping_sub(64) & !0x3f) | options;
             emit.ts = Some((stamp, value));
         }
         None => {
             emit.wscale = None;
             emit.sack_permitted = false;
+            emit.flags &= !ECE;
         }
     }
     listener.cookie_at.store(now.max(1), Ordering::Relaxed);
@@ -114,6 +117,9 @@ pub(super) fn accept_cookie(
     if let Some((value, echo)) = segment.ts {
         syn.ts = Some((value, 0));
         syn.sack_permitted = echo & 0x10 != 0;
+        if echo & 0x20 != 0 {
+            syn.flags |= ECE | CWR;
+        }
         syn.wscale = match echo & 0xf {
             15 => None,
             shift => Some((shift as u8).min(14)),

@@ -11,6 +11,10 @@ pub(crate) const RST: u8 = 0x04;
 pub(crate) const PSH: u8 = 0x08;
 pub(crate) const ACK: u8 = 0x10;
 pub(crate) const URG: u8 = 0x20;
+/// ECN-echo (RFC 3168).
+pub(crate) const ECE: u8 = 0x40;
+/// Congestion window reduced (RFC 3168).
+pub(crate) const CWR: u8 = 0x80;
 
 /// Bytes of the header without options.
 pub(crate) const LEN: usize = 20;
@@ -26,6 +30,8 @@ pub(crate) struct Segment {
     /// As it stands in the header, not scaled.
     pub window: u16,
     pub urgent: u16,
+    /// The IP header's ECN bits.
+    pub ecn: u8,
     /// Bytes of data.
     pub len: u32,
     /// Bytes of header and options.

@@ -30,7 +30,7 @@ pub(crate) fn input(stack: &Stack, meta: &IpMeta, mut packet: InPacket, now: u64
     let counters = stack.counters();
     counters.tcp_in_segs.bump();
     packet.pull(meta.l4 + meta.len.min(60));
-    let Some(segment) = packet
+    let Some(mut segment) = packet
         .head()
         .get(meta.l4..)
         .and_then(|bytes| Segment::parse(bytes, meta.len))
@@ -46,6 +46,7 @@ pub(crate) fn input(stack: &Stack, meta: &IpMeta, mut packet: InPacket, now: u64
             return;
         }
     }
+    segment.ecn = meta.tos & super::ecn::ip::MASK;
     let merged = packet.gso.map(|gso| gso.segment_size);
     let payload = packet.into_payload(meta.l4 + segment.header_len);
     let key = FlowKey {
@@ -216,6 +217,7 @@ impl Tcb {
             return;
         }
         self.take_options(segment);
+        self.ecn_answer(segment);
         self.last_rcv = now;
         self.ts_recent_at = now;
         self.snd_wnd = u32::from(segment.window);
@@ -405,6 +407,7 @@ impl Tcb {
         }
         if segment.len > 0 || segment.has(FIN) {
             if data_wanted {
+                self.ecn_data(segment);
                 self.data(stack, segment, &mut payload, merged, now);
             } else {
                 self.note_duplicate(segment);

@@ -365,7 +365,11 @@ pub(super) fn syn_ack(
         rport: key.rport,
         seq: iss,
         ack: syn.seq.wrapping_add(1),
-        flags: SYN | ACK,
+        flags: if super::ecn::agreed(stack, syn) {
+            SYN | ACK | super::header::ECE
+        } else {
+            SYN | ACK
+        },
         window: (buffer as u32).min(FIRST_WINDOW) as u16,
         mss: Some(mss),
         wscale: syn.wscale.map(|_| super::socket::rcv_wscale(stack, opts)),

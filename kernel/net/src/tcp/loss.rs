@@ -51,9 +51,13 @@ impl Tcb {
         } else if duplicate && !self.sent.is_empty() && !self.sack_ok {
             self.dup_acks += 1;
         }
-        self.delivered = self
-            .delivered
-            .wrapping_add(brought.delivered.div_ceil(self.mss));
+        let delivered = brought.delivered.div_ceil(self.mss);
+        self.delivered = self.delivered.wrapping_add(delivered);
+        let congested = self.ecn_echoed(segment);
+        if congested {
+            self.delivered_ce = self.delivered_ce.wrapping_add(delivered);
+            stack.counters().delivered_ce.add(u64::from(delivered));
+        }
         stack
             .counters()
             .tcp_pure_acks
@@ -76,11 +80,14 @@ impl Tcb {
         if advanced {
             self.check_probe(ack, brought.dsack, stack);
         }
+        if congested {
+            self.ecn_reduce();
+        }
         self.recover(stack, segment, advanced, newly_lost, &brought, now);
         let growing = match self.ca {
             Ca::Open => limited,
             Ca::Loss => true,
-            Ca::Recovery => false,
+            Ca::Recovery | Ca::Cwr => false,
         };
         if growing && brought.delivered > 0 {
             let srtt = self.rtt.srtt_or(100_000_000);
@@ -302,8 +309,7 @@ impl Tcb {
     }
 
     fn reorder_window(&self) -> u64 {
-        if !self.rack.reordering && (self.ca != Ca::Open || self.sacked >= DUP_THRESHOLD * self.mss)
-        {
+        if !self.rack.reordering && (!self.orderly() || self.sacked >= DUP_THRESHOLD * self.mss) {
             return 0;
         }
         let least = if self.rtt.min == u64::MAX {
@@ -316,7 +322,7 @@ impl Tcb {
 
     /// Without SACK: three duplicates mean that the first is lost (RFC 6582).
     fn reno_detect(&mut self, stack: &Stack) -> bool {
-        if self.dup_acks < DUP_THRESHOLD || self.ca != Ca::Open {
+        if self.dup_acks < DUP_THRESHOLD || !self.orderly() {
             return false;
         }
         // Not again for a window already recovered (RFC 6582 §3.2 step 1).
@@ -385,6 +391,7 @@ impl Tcb {
             let reduced = self.cc.reduce(flight.max(self.mss));
             self.cc.ssthresh = reduced;
             self.cc.cwnd = self.cc.cwnd.min(reduced);
+            self.ecn_reduced();
         }
     }
 
@@ -421,6 +428,17 @@ impl Tcb {
                     self.reduce_proportionally(brought.delivered, advanced, newly_lost);
                 }
             }
+            Ca::Cwr => {
+                if newly_lost {
+                    self.enter_recovery(stack);
+                } else if seq::gt(self.snd_una, self.recovery_point) {
+                    // Something sent after the reduction is there, and CWR with it.
+                    self.cc.cwnd = self.cc.ssthresh.max(self.cc.mss);
+                    self.leave_recovery();
+                    return;
+                }
+                self.reduce_proportionally(brought.delivered, advanced, newly_lost);
+            }
             Ca::Recovery => {
                 if seq::ge(self.snd_una, self.recovery_point) {
                     self.cc.cwnd = self.cc.ssthresh.max(self.cc.mss);
@@ -452,14 +470,33 @@ impl Tcb {
     fn enter_recovery(&mut self, stack: &Stack) {
         stack.counters().sack_recovery.add(u64::from(self.sack_ok));
         stack.counters().fast_retrans.bump();
-        self.remember();
+        let reduced = self.ca == Ca::Cwr;
+        if !reduced {
+            self.remember();
+        }
         self.ca = Ca::Recovery;
         let flight = self.in_flight();
+        if reduced {
+            // For this window already.
+            self.recovery_point = self.snd_nxt;
+        } else {
+            self.begin_reduction(flight);
+        }
+    }
+
+    /// The window shrinks to what the algorithm says, in step with what is delivered.
+    pub(super) fn begin_reduction(&mut self, flight: u32) {
         self.cc.ssthresh = self.cc.reduce(flight);
         self.recovery_point = self.snd_nxt;
         self.prr_delivered = 0;
         self.prr_out = 0;
         self.recover_fs = flight.max(1);
+        self.ecn_reduced();
+    }
+
+    /// Whether nothing is held for lost: no recovery of either kind.
+    pub(super) fn orderly(&self) -> bool {
+        matches!(self.ca, Ca::Open | Ca::Cwr)
     }
 
     /// Recovery begins without an acknowledgement: a reordering timer found the loss.
@@ -542,9 +579,10 @@ impl Tcb {
             let flight = self.in_flight();
             self.cc.ssthresh = match self.ca {
                 // The window was reduced for this loss already.
-                Ca::Recovery => self.cc.ssthresh,
+                Ca::Recovery | Ca::Cwr => self.cc.ssthresh,
                 _ => self.cc.reduce(flight),
             };
+            self.ecn_reduced();
         }
         self.ca = Ca::Loss;
         self.recovery_point = self.snd_nxt;

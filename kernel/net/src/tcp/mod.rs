@@ -5,6 +5,7 @@ pub(crate) mod cc;
 mod cookie;
 mod data;
 pub mod defaults;
+mod ecn;
 pub(crate) mod header;
 pub mod info;
 pub(crate) mod input;

@@ -324,6 +324,7 @@ impl Tcb {
             flags |= ACK;
         }
         let answering = flags & ACK != 0;
+        flags |= self.ecn_syn_flags(stack, answering);
         let window = self.rcv_limit.min(FIRST_WINDOW);
         self.rcv_wup = self.rcv_nxt;
         self.rcv_wnd = window;
@@ -409,6 +410,14 @@ impl Tcb {
             len = most;
             flags &= !FIN & !PSH;
         }
+        // Only data that was never sent is ECT (RFC 3168 §6.1.5).
+        let fresh = len > 0 && seq == self.snd_nxt;
+        if fresh && self.ecn_cwr_due() && len > mss {
+            len = mss;
+            flags &= !FIN & !PSH;
+        }
+        let (ecn_flags, ect) = self.ecn_marks(fresh);
+        flags |= ecn_flags;
         let window = self.select_window(stack);
         let (sacks, sack_count) = self.sack_list();
         let mut emit = Emit {
@@ -423,7 +432,8 @@ impl Tcb {
             sack_count,
             ..Emit::default()
         };
-        let out = self.ip_out();
+        let mut out = self.ip_out();
+        out.tos |= ect;
         let header_len = ETH + out.header_len() + emit.len();
         let mut header = Header::new();
         let mut segments: SmallVec<[TxSegment; 2]> = SmallVec::new();

@@ -122,6 +122,7 @@ impl TcpSocket {
             now,
         ));
         tcb.take_options(&seed.syn);
+        tcb.ecn.ok = super::ecn::agreed(stack, &seed.syn);
         if !tcb.wscale_ok {
             tcb.rcv_wscale = 0;
         }

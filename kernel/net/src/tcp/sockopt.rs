@@ -276,8 +276,11 @@ impl Tcb {
         let us = |ns: u64| (ns / 1000).min(u64::from(u32::MAX)) as u32;
         let ms_since = |at: u64| (now.saturating_sub(at) / 1_000_000) as u32;
         let mss = self.mss.max(1);
-        let options =
-            u8::from(self.ts_ok) | u8::from(self.sack_ok) << 1 | u8::from(self.wscale_ok) << 2;
+        let options = u8::from(self.ts_ok)
+            | u8::from(self.sack_ok) << 1
+            | u8::from(self.wscale_ok) << 2
+            | u8::from(self.ecn.ok) << 3
+            | u8::from(self.ecn.seen) << 4;
         TcpInfo {
             state: self.state as u8,
             ca_state: self.ca as u8,
@@ -326,6 +329,7 @@ impl Tcb {
             data_segs_in: self.data_segs_in,
             data_segs_out: self.data_segs_out,
             delivered: self.delivered,
+            delivered_ce: self.delivered_ce,
             bytes_sent: self.bytes_sent + self.bytes_retrans,
             bytes_retrans: self.bytes_retrans,
             dsack_dups: self.dsack_dups,

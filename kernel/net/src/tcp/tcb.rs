@@ -6,6 +6,7 @@ use alloc::collections::VecDeque;
 use errno::Errno;
 
 use super::cc::Congest;
+use super::ecn::Ecn;
 use super::header::LEN;
 use super::opts::TcpOpts;
 use super::recvq::RecvQueue;
@@ -80,6 +81,8 @@ pub(crate) enum Rtx {
 #[repr(u8)]
 pub(crate) enum Ca {
     Open = 0,
+    /// Reduces the window because of an ECN mark.
+    Cwr = 2,
     Recovery = 3,
     Loss = 4,
 }
@@ -201,6 +204,7 @@ pub(crate) struct Tcb {
     pub last_ack_sent: u32,
 
     // Options agreed on.
+    pub ecn: Ecn,
     pub ts_ok: bool,
     pub sack_ok: bool,
     pub wscale_ok: bool,
@@ -235,6 +239,7 @@ pub(crate) struct Tcb {
     pub data_segs_in: u32,
     pub data_segs_out: u32,
     pub delivered: u32,
+    pub delivered_ce: u32,
     pub dsack_dups: u32,
     pub reord_seen: u32,
     pub ooo_packets: u32,
@@ -334,6 +339,7 @@ impl Tcb {
             quick: 16,
             challenge_at: 0,
             last_ack_sent: 0,
+            ecn: Ecn::default(),
             ts_ok: false,
             sack_ok: false,
             wscale_ok: false,
@@ -361,6 +367,7 @@ impl Tcb {
             data_segs_in: 0,
             data_segs_out: 0,
             delivered: 0,
+            delivered_ce: 0,
             dsack_dups: 0,
             reord_seen: 0,
             ooo_packets: 0,

@@ -37,7 +37,7 @@ impl Tcb {
             return;
         }
         let allowed = self.sack_ok
-            && self.ca == Ca::Open
+            && self.orderly()
             && self.sacked == 0
             && self.lost == 0
             && self.rtt.srtt != 0
@@ -233,7 +233,7 @@ impl Tcb {
 
     fn on_reorder(&mut self, stack: &Stack, now: u64) {
         self.arm_rto(now);
-        if self.detect(stack, now) && self.ca == Ca::Open {
+        if self.detect(stack, now) && self.orderly() {
             self.start_recovery(stack);
         }
     }

@@ -8,13 +8,20 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use net::nic::RxChecksum;
 use net::{Cidr, Config, Family, IfConfig, Ipv4Config, Kind, Socket, Stack};
 
-use super::{Rng, SECOND, SimNic, config, fold, host};
+use super::{MS, Rng, SECOND, SimNic, config, fold, host};
 
 pub const FIN: u8 = 1;
 pub const SYN: u8 = 2;
 pub const RST: u8 = 4;
 pub const PSH: u8 = 8;
 pub const ACK: u8 = 16;
+pub const URG: u8 = 32;
+pub const ECE: u8 = 64;
+pub const CWR: u8 = 128;
+
+/// Codepoints of the IP header's ECN bits.
+pub const ECT: u8 = 2;
+pub const CE: u8 = 3;
 
 /// A segment, read or to write.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -25,6 +32,9 @@ pub struct Seg {
     pub ack: u32,
     pub flags: u8,
     pub window: u16,
+    pub urgent: u16,
+    /// The IP header's ECN bits.
+    pub ecn: u8,
     pub options: Vec<u8>,
     pub data: Vec<u8>,
 }
@@ -135,6 +145,25 @@ impl Script {
         None
     }
 
+    /// A segment that is sent `after_ms` from now, to the millisecond: none comes before it. The clock stops there.
+    pub fn expect_after(&mut self, after_ms: u64, what: &str) -> Seg {
+        let start = self.now;
+        self.silence();
+        while self.now < start + (after_ms + 1) * MS {
+            let next = self.stack.poll().unwrap_or(u64::MAX);
+            let limit = start + (after_ms + 1) * MS;
+            self.now = next.max(self.now + 1).min(limit);
+            self.clock.store(self.now, Ordering::Relaxed);
+            self.stack.poll();
+            if let Some(seg) = self.next() {
+                let ms = (self.now - start) / MS;
+                assert_eq!(ms, after_ms, "{what} came after {ms} ms: {seg:?}");
+                return seg;
+            }
+        }
+        panic!("nothing sent, expected {what} after {after_ms} ms");
+    }
+
     pub fn expect(&mut self, what: &str) -> Seg {
         self.next()
             .unwrap_or_else(|| panic!("nothing sent, expected {what}"))
@@ -241,7 +270,8 @@ pub fn tcp_frame(src: Ipv4Addr, seg: &Seg) -> Vec<u8> {
     let options = seg.options.len().div_ceil(4) * 4;
     t.extend_from_slice(&[(((20 + options) / 4) << 4) as u8, seg.flags]);
     t.extend_from_slice(&seg.window.to_be_bytes());
-    t.extend_from_slice(&[0; 4]);
+    t.extend_from_slice(&[0; 2]);
+    t.extend_from_slice(&seg.urgent.to_be_bytes());
     t.extend_from_slice(&seg.options);
     t.resize(20 + options, 0);
     t.extend_from_slice(&seg.data);
@@ -251,7 +281,12 @@ pub fn tcp_frame(src: Ipv4Addr, seg: &Seg) -> Vec<u8> {
     let start = u32::from(fold(&pseudo, 6 + t.len() as u32));
     let sum = !fold(&t, start);
     t[16..18].copy_from_slice(&sum.to_be_bytes());
-    ip_frame([2, 0, 0, 0, 0, 1], src, host(1), 6, &t)
+    let mut frame = ip_frame([2, 0, 0, 0, 0, 1], src, host(1), 6, &t);
+    frame[15] = seg.ecn;
+    frame[24..26].fill(0);
+    let sum = !fold(&frame[14..34], 0);
+    frame[24..26].copy_from_slice(&sum.to_be_bytes());
+    frame
 }
 
 pub fn read(frame: &[u8]) -> Seg {
@@ -268,6 +303,8 @@ pub fn read(frame: &[u8]) -> Seg {
         ack: u32::from_be_bytes(t[8..12].try_into().unwrap()),
         flags: t[13],
         window: u16::from_be_bytes([t[14], t[15]]),
+        urgent: u16::from_be_bytes([t[18], t[19]]),
+        ecn: frame[15] & 3,
         options: t[20..header].to_vec(),
         data: t[header..].to_vec(),
     }

@@ -4,6 +4,7 @@
 mod common;
 
 mod defence;
+mod ecn;
 mod ending;
 mod flow;
 mod handshake;
@@ -46,6 +47,13 @@ fn seg(seq: u32, ack: u32, flags: u8, data: &[u8]) -> Seg {
         window: 65_535,
         data: data.to_vec(),
         ..Seg::default()
+    }
+}
+
+fn info(socket: &Arc<dyn Socket>) -> net::tcp::info::TcpInfo {
+    match socket.option(OptName::Info) {
+        Ok(Opt::Info(info)) => *info,
+        other => panic!("{other:?}"),
     }
 }
 
