@@ -169,6 +169,28 @@ fn loss_costs_little() {
     }
 }
 
+#[test]
+fn marks_do_what_losses_do_without_the_losses() {
+    // A router that marks every hundredth packet, and no loss at all.
+    let weather = Weather {
+        mark: 10_000,
+        delay_ns: 10 * MS,
+        ..Weather::default()
+    };
+    let mut world = World::with(4, weather, [true, true], |config| {
+        config.limits.tcp_ecn = 1;
+    });
+    let took = transfer(&mut world, 4_000_000, 100_000, 300);
+    assert!(world.marked > 5, "{} marks", world.marked);
+    assert!(took > SECOND, "not slowed down: {} ms", took / MS);
+    assert!(took < 20 * SECOND, "took {} ms", took / MS);
+    for stack in &world.stacks {
+        let counters = stack.counters();
+        assert_eq!(counters.sum(|c| &c.tcp_retrans_segs), 0);
+    }
+    assert!(world.stacks[0].counters().sum(|c| &c.delivered_ce) > 5);
+}
+
 /// A different network for every seed.
 fn bad_weather(rng: &mut Rng) -> Weather {
     let mut pick = |list: &[u64]| list[rng.below(list.len() as u64) as usize];
@@ -177,6 +199,7 @@ fn bad_weather(rng: &mut Rng) -> Weather {
         duplicate: pick(&[0, 0, 10_000, 100_000]),
         reorder: pick(&[0, 10_000, 100_000, 500_000]),
         corrupt: pick(&[0, 0, 1000, 20_000]),
+        mark: pick(&[0, 10_000, 200_000]),
         delay_ns: pick(&[50_000, MS, 10 * MS, 100 * MS]),
         jitter_ns: pick(&[1, MS, 20 * MS, 80 * MS]),
         ns_per_byte: pick(&[0, 0, 80, 8000]),
@@ -338,12 +361,14 @@ fn run_seed(seed: u64) {
     let weather = bad_weather(&mut rng);
     let offload = [rng.chance(500_000), rng.chance(500_000)];
     let small = rng.chance(200_000);
+    let ecn = [0, 1, 1, 2][rng.below(4) as usize];
     let poor = rng.chance(100_000);
     let ipv6 = |n| Ipv6Config::Static {
         addr: Cidr::new(address(true, n), 64).unwrap(),
         gateway: None,
     };
     let change = |config: &mut Config| {
+        config.limits.tcp_ecn = ecn;
         if small {
             config.limits.tcp_rmem = 16_384;
             config.limits.tcp_rmem_max = 16_384;

@@ -92,6 +92,18 @@ pub fn fold(bytes: &[u8], start: u32) -> u16 {
     sum as u16
 }
 
+/// Does what a congested router does with an IPv4 packet that is ECT; false for others.
+fn mark(frame: &mut [u8]) -> bool {
+    if frame.len() < 34 || frame[12..14] != [8, 0] || !matches!(frame[15] & 3, 1 | 2) {
+        return false;
+    }
+    frame[15] |= 3;
+    frame[24..26].fill(0);
+    let sum = !fold(&frame[14..34], 0);
+    frame[24..26].copy_from_slice(&sum.to_be_bytes());
+    true
+}
+
 /// Does what a card does with an offloaded packet: cut, and fill checksums.
 pub fn complete(packet: &TxPacket) -> Vec<Vec<u8>> {
     let bytes = packet.to_vec();
@@ -218,6 +230,8 @@ pub struct Weather {
     pub duplicate: u64,
     pub reorder: u64,
     pub corrupt: u64,
+    /// Packets that say they can be marked get CE.
+    pub mark: u64,
     pub delay_ns: u64,
     pub jitter_ns: u64,
     /// Nanoseconds a byte takes, 0 for no limit.
@@ -244,6 +258,7 @@ pub struct World {
     free_at: [u64; 2],
     pub carried: u64,
     pub lost: u64,
+    pub marked: u64,
     pub trace: bool,
 }
 
@@ -320,6 +335,7 @@ impl World {
             free_at: [0; 2],
             carried: 0,
             lost: 0,
+            marked: 0,
             trace: std::env::var("NET_TRACE").is_ok(),
         }
     }
@@ -355,6 +371,9 @@ impl World {
                 eprintln!("             lost");
             }
             return;
+        }
+        if w.mark > 0 && self.rng.chance(w.mark) && mark(&mut frame) {
+            self.marked += 1;
         }
         if w.corrupt > 0 && self.rng.chance(w.corrupt) && frame.len() > 14 {
             let at = 14 + self.rng.below(frame.len() as u64 - 14) as usize;
