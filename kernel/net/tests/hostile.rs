@@ -151,6 +151,8 @@ fn frame(rng: &mut Rng) -> Vec<u8> {
                     o
                 },
                 data: noise(rng, 1000),
+                urgent: rng.next() as u16,
+                ecn: rng.next() as u8,
             };
             tcp_frame(if rng.chance(700_000) { peer() } else { src }, &seg)
         }
