@@ -1,5 +1,6 @@
 //! Signal-driven I/O (`fcntl(2)`, `F_SETOWN`, `F_SETSIG`, `O_ASYNC`): a description that raises a
-//! signal when it becomes ready.
+//! signal when it becomes ready; and `SIGURG` of a socket whose peer sends urgent data (`tcp(7)`), which
+//! goes to the owner without `O_ASYNC`.
 
 use alloc::collections::BTreeMap;
 use alloc::sync::{Arc, Weak};
@@ -11,7 +12,8 @@ use fs::{OpenFile, OpenFlags};
 use machine::sync::SpinLock;
 use sched::poll::{Events, Observer, Registration};
 
-use crate::signal::{SIGIO, SigInfo, send};
+use crate::process::Process;
+use crate::signal::{SIGIO, SIGURG, SigInfo, send};
 
 /// Who gets the signal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -31,11 +33,17 @@ struct Settings {
     receiver: SpinLock<Receiver>,
     signal: AtomicI32,
     armed: AtomicBool,
+    /// A peer announced urgent data.
+    urgent: AtomicBool,
 }
 
 impl Observer for Settings {
-    fn notify(&self, _events: Events) {
-        if !self.armed.load(Ordering::Relaxed) {
+    fn notify(&self, events: Events) {
+        let urgent = events.contains(Events::RDBAND | Events::PRI);
+        if urgent {
+            self.urgent.store(true, Ordering::Release);
+        }
+        if !urgent && !self.armed.load(Ordering::Relaxed) {
             return;
         }
         // Sources tell from interrupt handlers, where signals must not be sent: a thread does it.
@@ -75,6 +83,7 @@ fn settings_or_new(file: &Arc<OpenFile>) -> Arc<Settings> {
         receiver: SpinLock::new(Receiver::Nobody),
         signal: AtomicI32::new(0),
         armed: AtomicBool::new(file.flags().contains(OpenFlags::ASYNC)),
+        urgent: AtomicBool::new(false),
     });
     let observer: Arc<dyn Observer> = settings.clone();
     let registration = file
@@ -166,38 +175,48 @@ fn start() {
     }
 }
 
-/// Raises the signal of every armed description that is ready. Which of them told is not kept: a
-/// receiver must look anyway, as `SIGIO` does not queue.
+/// Raises the signals of every description that has news: `SIGURG`, and the chosen one of those that are
+/// armed and ready. Which of them told is not kept: a receiver must look anyway, as `SIGIO` does not queue.
 fn raise_all() {
     let Some(process) = crate::process::get() else {
         return;
     };
-    let armed: Vec<(Arc<OpenFile>, Arc<Settings>)> = ENTRIES
+    let concerned: Vec<(Arc<OpenFile>, Arc<Settings>)> = ENTRIES
         .lock()
         .values()
-        .filter(|entry| entry.settings.armed.load(Ordering::Relaxed))
+        .filter(|entry| {
+            entry.settings.armed.load(Ordering::Relaxed)
+                || entry.settings.urgent.load(Ordering::Relaxed)
+        })
         .filter_map(|entry| Some((entry.file.upgrade()?, entry.settings.clone())))
         .collect();
-    for (file, settings) in armed {
-        if file.file().poll().is_empty() {
+    for (file, settings) in concerned {
+        if settings.urgent.swap(false, Ordering::AcqRel) {
+            let _ = raise(process, &settings, SIGURG);
+        }
+        if !settings.armed.load(Ordering::Relaxed) || file.file().poll().is_empty() {
             continue;
         }
         let signal = match settings.signal.load(Ordering::Relaxed) {
             0 => SIGIO,
             chosen => chosen,
         };
-        let info = SigInfo::kernel(signal);
         // A full queue of real-time signals loses it; Linux falls back to SIGIO, and so do we.
-        let sent = match *settings.receiver.lock() {
-            Receiver::Nobody => continue,
-            Receiver::Process(_) | Receiver::Group(_) => send::to_process(process, info),
-            Receiver::Thread(tid) => match process.thread(tid) {
-                Some(thread) => send::to_thread(process, &thread, info),
-                None => continue,
-            },
-        };
-        if sent.is_err() {
+        if raise(process, &settings, signal).is_err() {
             let _ = send::to_process(process, SigInfo::kernel(SIGIO));
         }
+    }
+}
+
+/// Sends a signal to whoever owns the description.
+fn raise(process: &'static Process, settings: &Settings, signal: i32) -> Result<()> {
+    let info = SigInfo::kernel(signal);
+    match *settings.receiver.lock() {
+        Receiver::Nobody => Ok(()),
+        Receiver::Process(_) | Receiver::Group(_) => send::to_process(process, info),
+        Receiver::Thread(tid) => match process.thread(tid) {
+            Some(thread) => send::to_thread(process, &thread, info),
+            None => Ok(()),
+        },
     }
 }

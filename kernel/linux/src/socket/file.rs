@@ -24,10 +24,6 @@ use crate::signal::SIGPIPE;
 const FIONREAD: u32 = 0x541b;
 const SIOCOUTQ: u32 = 0x5411;
 const SIOCATMARK: u32 = 0x8905;
-const FIOSETOWN: u32 = 0x8901;
-const SIOCSPGRP: u32 = 0x8902;
-const FIOGETOWN: u32 = 0x8903;
-const SIOCGPGRP: u32 = 0x8904;
 
 /// What a socket's descriptor works on.
 pub struct SocketFile {
@@ -280,7 +276,8 @@ impl SocketFile {
         nonblock: bool,
         enough: usize,
     ) -> Result<Received> {
-        let nonblock = nonblock || flags.contains(MsgFlags::DONTWAIT);
+        // Urgent data is never waited for.
+        let nonblock = nonblock || flags.intersects(MsgFlags::DONTWAIT | MsgFlags::OOB);
         let deadline = self.common.receive_deadline();
         let mut total: Option<Received> = None;
         loop {
@@ -305,13 +302,7 @@ impl SocketFile {
                 Err(Errno::EAGAIN) if !nonblock => {}
                 Err(error) => return total.ok_or(error),
             }
-            // Urgent data is waited for as such.
-            let wanted = if flags.contains(MsgFlags::OOB) {
-                Events::PRI
-            } else {
-                Events::IN
-            };
-            if let Err(error) = self.wait_for(wanted, deadline) {
+            if let Err(error) = self.wait_for(Events::IN, deadline) {
                 return total.ok_or(interrupted(error, deadline));
             }
         }
@@ -412,9 +403,6 @@ impl File for SocketFile {
             FIONREAD => put_int(arg, clamp(self.ops.input_queued()?)),
             SIOCOUTQ => put_int(arg, clamp(self.ops.output_queued()?)),
             SIOCATMARK => put_int(arg, i32::from(self.ops.at_mark()?)),
-            // Signals go to the process in any case; F_SETOWN is the full form.
-            FIOSETOWN | SIOCSPGRP => Ok(0),
-            FIOGETOWN | SIOCGPGRP => put_int(arg, crate::process::PID),
             _ => super::inet::ioctl::interface(request, arg),
         }
     }

@@ -96,21 +96,8 @@ fn more(ctx: &Ctx<'_>, file: &Arc<OpenFile>, command: u32, arg: usize) -> Result
         F_OFD_GETLK => get_lock(file, description(file), UserPtr::new(arg)),
         F_OFD_SETLK => set_lock(file, description(file), UserPtr::new(arg), false),
         F_OFD_SETLKW => set_lock(file, description(file), UserPtr::new(arg), true),
-        F_SETOWN => {
-            let receiver = match arg as i32 {
-                0 => Receiver::Nobody,
-                i32::MIN => return Err(Errno::EINVAL),
-                id if id < 0 => Receiver::Group(-id),
-                id => Receiver::Process(id),
-            };
-            sigio::set_receiver(file, receiver)?;
-            Ok(0)
-        }
-        F_GETOWN => Ok(match sigio::receiver(file) {
-            Receiver::Nobody => 0,
-            Receiver::Process(id) | Receiver::Thread(id) => id as usize,
-            Receiver::Group(id) => -(id as isize) as usize,
-        }),
+        F_SETOWN => set_owner(file, arg as i32),
+        F_GETOWN => Ok(owner(file) as isize as usize),
         F_SETOWN_EX => {
             let [kind, id] = UserPtr::<[i32; 2]>::new(arg).read()?;
             let receiver = match (kind, id) {
@@ -276,6 +263,31 @@ pub fn sys_flock(ctx: &mut Ctx<'_>, fd: i32, operation: u32) -> Result<usize> {
     Ok(0)
 }
 
+fn is_socket(file: &OpenFile) -> bool {
+    crate::socket::file::of(file).is_ok()
+}
+
+/// `F_SETOWN`: a process, or a group as a negative number; 0 is nobody.
+fn set_owner(file: &Arc<OpenFile>, id: i32) -> Result<usize> {
+    let receiver = match id {
+        0 => Receiver::Nobody,
+        i32::MIN => return Err(Errno::EINVAL),
+        id if id < 0 => Receiver::Group(-id),
+        id => Receiver::Process(id),
+    };
+    sigio::set_receiver(file, receiver)?;
+    Ok(0)
+}
+
+/// `F_GETOWN`.
+fn owner(file: &Arc<OpenFile>) -> i32 {
+    match sigio::receiver(file) {
+        Receiver::Nobody => 0,
+        Receiver::Process(id) | Receiver::Thread(id) => id,
+        Receiver::Group(id) => -id,
+    }
+}
+
 /// `ioctl(2)`: requests of every descriptor first, then the file's own.
 pub fn sys_ioctl(ctx: &mut Ctx<'_>, fd: i32, request: u32, arg: usize) -> Result<usize> {
     const FIONCLEX: u32 = 0x5450;
@@ -284,6 +296,10 @@ pub fn sys_ioctl(ctx: &mut Ctx<'_>, fd: i32, request: u32, arg: usize) -> Result
     const FIOASYNC: u32 = 0x5452;
     const FIONREAD: u32 = 0x541b;
     const FIOQSIZE: u32 = 0x5460;
+    const FIOSETOWN: u32 = 0x8901;
+    const SIOCSPGRP: u32 = 0x8902;
+    const FIOGETOWN: u32 = 0x8903;
+    const SIOCGPGRP: u32 = 0x8904;
     let files = &ctx.process.files;
     let file = files.get(fd)?;
     if file.flags().contains(OpenFlags::PATH) {
@@ -300,6 +316,11 @@ pub fn sys_ioctl(ctx: &mut Ctx<'_>, fd: i32, request: u32, arg: usize) -> Result
         FIONCLEX => files.set_close_on_exec(fd, false).map(|()| 0),
         FIONBIO => switch(OpenFlags::NONBLOCK),
         FIOASYNC => switch(OpenFlags::ASYNC),
+        // The same as F_SETOWN and F_GETOWN, of sockets only.
+        FIOSETOWN | SIOCSPGRP if is_socket(&file) => {
+            set_owner(&file, UserPtr::<i32>::new(arg).read()?)
+        }
+        FIOGETOWN | SIOCGPGRP if is_socket(&file) => crate::files::put_int(arg, owner(&file)),
         FIONREAD
             if file.metadata()?.file_type == fs::FileType::Regular && file.file().seekable() =>
         {

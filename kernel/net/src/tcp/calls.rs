@@ -10,6 +10,7 @@ use iobuf::{Sink, Source};
 use super::listen::{Listener, backlog_of};
 use super::socket::{Phase, TcpSocket};
 use super::tcb::State;
+use super::urgent::Gate;
 use crate::option::{Opt, OptName};
 use crate::poll::{Events, Pollee};
 use crate::socket::{Family, Kind, MsgFlags, RecvMeta, SendMeta, Shutdown, Socket};
@@ -192,14 +193,13 @@ impl Socket for TcpSocket {
             let _sender = self.send_lock.lock();
             let more = meta.flags.contains(MsgFlags::MORE);
             let urgent = meta.flags.contains(MsgFlags::OOB);
-            if urgent {
-                let end = source.remaining() as u32;
-                self.with_tcb(now, |tcb| {
-                    tcb.snd_urgent = Some(tcb.data_end().wrapping_add(end));
-                });
-            }
             loop {
-                match self.send_some(source, more, now) {
+                let sent = if urgent {
+                    self.send_urgent(source, more, now)
+                } else {
+                    self.send_some(source, more, now)
+                };
+                match sent {
                     Ok(n) => {
                         done += n;
                         if n == 0 || source.remaining() == 0 {
@@ -240,21 +240,36 @@ impl Socket for TcpSocket {
         {
             let _receiver = self.recv_lock.lock();
             while limit > 0 {
+                let mut gate = Gate {
+                    skip: 0,
+                    most: limit,
+                };
                 let mut parts = match &mut self.inner.lock().phase {
-                    Phase::Conn(tcb) => tcb.recvq.take(limit),
+                    Phase::Conn(tcb) => {
+                        if tcb.has_mark() {
+                            match tcb.urgent_gate(done, limit) {
+                                Some(narrowed) => gate = narrowed,
+                                None => break,
+                            }
+                        }
+                        tcb.recvq.take(gate.most + gate.skip)
+                    }
                     _ => return Err(Errno::ENOTCONN),
                 };
                 if parts.is_empty() {
                     break;
                 }
+                let skipped = gate.skip;
                 let mut copied = 0;
                 let mut fault = None;
                 for part in &mut parts {
-                    let want = part.len().min(limit - copied);
+                    // The urgent byte, which is read apart.
+                    let skip = core::mem::take(&mut gate.skip).min(part.len());
+                    let want = (part.len() - skip).min(gate.most - copied);
                     let n = if discard {
                         want
                     } else {
-                        match part.copy_to(0, want, sink) {
+                        match part.copy_to(skip, want, sink) {
                             Ok(n) => n,
                             Err(error) => {
                                 fault = Some(error);
@@ -264,9 +279,9 @@ impl Socket for TcpSocket {
                     };
                     copied += n;
                     if !peek {
-                        part.advance(n);
+                        part.advance(skip + n);
                     }
-                    if n < want || copied == limit {
+                    if n < want || copied == gate.most {
                         break;
                     }
                 }
@@ -275,7 +290,7 @@ impl Socket for TcpSocket {
                 let more = self.with_tcb(now, |tcb| {
                     tcb.recvq.untake(parts);
                     if !peek {
-                        tcb.on_read(&self.stack, copied, now);
+                        tcb.on_read(&self.stack, copied + skipped, now);
                         if tcb.ack_now && tcb.state != State::Closed {
                             tcb.output(&self.stack, now);
                         }
@@ -292,7 +307,7 @@ impl Socket for TcpSocket {
                     }
                     break;
                 }
-                if peek || copied == 0 || more != Some(true) {
+                if peek || copied + skipped == 0 || more != Some(true) {
                     break;
                 }
             }
@@ -457,7 +472,7 @@ impl Socket for TcpSocket {
                     let low = (tcb.opts.rcv_lowat as usize)
                         .min(tcb.rcv_limit as usize / 2)
                         .max(1);
-                    if tcb.recvq.len() >= low {
+                    if tcb.readable() >= low {
                         events |= Events::IN | Events::RDNORM;
                     }
                     if over || tcb.fin_wanted || tcb.writable(&self.stack) {
@@ -465,9 +480,7 @@ impl Socket for TcpSocket {
                     } else {
                         tcb.want_write = true;
                     }
-                    if tcb.rcv_urgent.is_some_and(|at| {
-                        crate::seq::ge(at, tcb.rcv_nxt.wrapping_sub(tcb.recvq.len() as u32))
-                    }) {
+                    if tcb.urgent_here() {
                         events |= Events::PRI;
                     }
                 } else {
@@ -484,7 +497,7 @@ impl Socket for TcpSocket {
 
     fn input_queued(&self) -> usize {
         match &self.inner.lock().phase {
-            Phase::Conn(tcb) => tcb.recvq.len(),
+            Phase::Conn(tcb) => tcb.to_mark(),
             _ => 0,
         }
     }
@@ -501,13 +514,8 @@ impl Socket for TcpSocket {
 
     fn at_mark(&self) -> Result<bool> {
         match &self.inner.lock().phase {
-            Phase::Conn(tcb) => Ok(tcb.rcv_urgent.is_some_and(|at| {
-                at == tcb
-                    .rcv_nxt
-                    .wrapping_sub(tcb.recvq.len() as u32)
-                    .wrapping_add(1)
-            })),
-            _ => Err(Errno::EINVAL),
+            Phase::Conn(tcb) => Ok(tcb.at_mark()),
+            _ => Ok(false),
         }
     }
 
@@ -517,11 +525,6 @@ impl Socket for TcpSocket {
 }
 
 impl TcpSocket {
-    /// Urgent data stays in the stream here, as with `SO_OOBINLINE`: there is none apart from it.
-    fn recv_urgent(&self, _sink: &mut dyn Sink, _flags: MsgFlags) -> Result<RecvMeta> {
-        Err(Errno::EINVAL)
-    }
-
     fn stop_listening(&self, listener: &Arc<Listener>, now: u64) {
         self.stack.listeners.remove(listener);
         self.stack

@@ -149,15 +149,6 @@ impl Tcb {
         }
     }
 
-    pub(super) fn on_urgent(&mut self, segment: &Segment) {
-        let at = segment.seq.wrapping_add(u32::from(segment.urgent));
-        if seq::lt(at, self.rcv_nxt) || self.rcv_urgent.is_some_and(|old| seq::le(at, old)) {
-            return;
-        }
-        self.rcv_urgent = Some(at);
-        self.effects.events |= Events::PRI;
-    }
-
     /// The receiver's own view of the round trip, by the timestamps that come back.
     pub(super) fn measure_receiver(&mut self, echo: u32, now: u64) {
         if echo == self.rcv_rtt_ecr {
@@ -179,6 +170,7 @@ impl Tcb {
     /// waits for it (dynamic right-sizing).
     pub fn on_read(&mut self, stack: &Stack, n: usize, now: u64) {
         self.copied += n as u64;
+        self.pass_mark();
         if self.opts.rcvbuf == 0 {
             let rtt = match (self.rcv_rtt, self.rtt.srtt) {
                 (0, s) => s.max(1_000_000),

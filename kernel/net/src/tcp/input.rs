@@ -402,8 +402,8 @@ impl Tcb {
             }
             self.data_segs_in += 1;
         }
-        if segment.flags & URG != 0 && data_wanted {
-            self.on_urgent(segment);
+        if (segment.has(URG) || self.has_mark()) && data_wanted {
+            self.on_urgent(segment, &payload);
         }
         if segment.len > 0 || segment.has(FIN) {
             if data_wanted {

@@ -40,6 +40,7 @@ impl Tcb {
             self.clean(ack, &mut brought, now);
             self.sendq_advance(ack, stack);
             self.snd_una = ack;
+            self.snd_urgent = self.snd_urgent.filter(|end| seq::gt(*end, ack));
             self.bytes_acked += u64::from(acked);
             self.rtt.backoff = 0;
             self.retransmits = 0;

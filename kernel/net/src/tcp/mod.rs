@@ -22,5 +22,6 @@ pub(crate) mod tcb;
 mod timer;
 pub(crate) mod timewait;
 mod transfer;
+mod urgent;
 
 pub use socket::TcpSocket;

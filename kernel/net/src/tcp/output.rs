@@ -412,7 +412,9 @@ impl Tcb {
         }
         // Only data that was never sent is ECT (RFC 3168 §6.1.5).
         let fresh = len > 0 && seq == self.snd_nxt;
-        if fresh && self.ecn_cwr_due() && len > mss {
+        let urgent = self.urgent_pointer(seq);
+        if (fresh && self.ecn_cwr_due() || urgent.is_some()) && len > mss {
+            // One segment: a card that cuts would repeat either in each.
             len = mss;
             flags &= !FIN & !PSH;
         }
@@ -462,12 +464,9 @@ impl Tcb {
             }
             self.data_segs_out += 1;
         }
-        if let Some(urgent) = self.snd_urgent
-            && seq::gt(urgent, seq)
-            && urgent.wrapping_sub(seq) <= 0xffff
-        {
+        if let Some(pointer) = urgent {
             emit.flags |= URG;
-            emit.urgent = urgent.wrapping_sub(seq) as u16;
+            emit.urgent = pointer;
         }
         let tcp_len = emit.len() + sent as usize;
         out.emit(&mut header, tcp_len);

@@ -12,6 +12,7 @@ use super::opts::TcpOpts;
 use super::recvq::RecvQueue;
 use super::rtt::Rtt;
 use super::sendq::SendQueue;
+use super::urgent::Urgent;
 use crate::flow::FlowKey;
 use crate::poll::Events;
 use crate::route::Dst;
@@ -145,7 +146,10 @@ pub(crate) struct Tcb {
     pub sndbuf: usize,
     /// The program found no room and wants to hear of it.
     pub want_write: bool,
+    /// The sequence number after our newest urgent byte, until it is acknowledged.
     pub snd_urgent: Option<u32>,
+    /// What the program adds now ends in an urgent byte.
+    pub sending_urgent: bool,
     pub corked_until: u64,
     pub last_sent: u64,
 
@@ -187,7 +191,7 @@ pub(crate) struct Tcb {
     pub rcv_mss: u32,
     pub dsack: Option<(u32, u32)>,
     pub fin_seq: Option<u32>,
-    pub rcv_urgent: Option<u32>,
+    pub rcv_urgent: Urgent,
     pub copied: u64,
     pub drs_mark: u64,
     pub drs_at: u64,
@@ -292,6 +296,7 @@ impl Tcb {
             sndbuf,
             want_write: false,
             snd_urgent: None,
+            sending_urgent: false,
             corked_until: u64::MAX,
             last_sent: now,
             sent: VecDeque::new(),
@@ -327,7 +332,7 @@ impl Tcb {
             rcv_mss: 536,
             dsack: None,
             fin_seq: None,
-            rcv_urgent: None,
+            rcv_urgent: Urgent::default(),
             copied: 0,
             drs_mark: 0,
             drs_at: now,

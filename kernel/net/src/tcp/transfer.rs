@@ -222,6 +222,9 @@ impl TcpSocket {
                 return Err(inner.error.take().unwrap_or(Errno::EPIPE));
             }
             let n = add(tcb);
+            if tcb.sending_urgent {
+                tcb.snd_urgent = Some(tcb.data_end());
+            }
             let corked = tcb.opts.cork;
             tcb.opts.cork |= more;
             tcb.output(&self.stack, now);

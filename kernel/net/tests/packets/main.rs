@@ -10,6 +10,7 @@ mod flow;
 mod handshake;
 mod loss;
 mod mtu;
+mod urgent;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;

@@ -145,13 +145,15 @@ impl SocketOps for InetSocket {
 
     fn recv(&self, sink: &mut dyn Sink, flags: MsgFlags) -> Result<Received> {
         let meta = self.socket.recv(sink, flags)?;
+        // Not even a read that waits for all goes past an urgent mark.
+        let stop = flags.contains(MsgFlags::WAITALL) && self.socket.at_mark() == Ok(true);
         Ok(Received {
             len: meta.len,
             full_len: meta.full_len,
             from: meta.from.map(Address::Inet),
             flags: meta.flags,
             control: meta.control.into_iter().map(Control::Net).collect(),
-            stop: false,
+            stop,
         })
     }
 
