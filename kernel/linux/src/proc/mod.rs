@@ -201,6 +201,8 @@ fn settings(sys: &Arc<Dir>) {
             .map_or("cubic", |stack| stack.tcp_defaults().congestion().name());
         format!("{name}\n")
     })
+    // As a server only, for those that ask for it.
+    .text("tcp_fastopen", || "2\n".into())
     .text("tcp_ecn", || {
         let how = crate::socket::stack().map_or(2, |stack| stack.config().limits.tcp_ecn);
         format!("{how}\n")

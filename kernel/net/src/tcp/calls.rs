@@ -187,6 +187,10 @@ impl Socket for TcpSocket {
     }
 
     fn send(&self, source: &mut dyn Source, meta: &SendMeta) -> Result<usize> {
+        if meta.flags.contains(MsgFlags::FASTOPEN) {
+            // Fast Open as a client: never asked for (`tcp_fastopen` is 2), as on a Linux that has it off.
+            return Err(Errno::EOPNOTSUPP);
+        }
         let now = self.stack.now();
         let mut done = 0;
         {
@@ -468,7 +472,7 @@ impl Socket for TcpSocket {
                 if read_closed {
                     events |= Events::IN | Events::RDNORM | Events::RDHUP;
                 }
-                if !matches!(tcb.state, State::SynSent | State::SynReceived) {
+                if tcb.is_early() || !matches!(tcb.state, State::SynSent | State::SynReceived) {
                     let low = (tcb.opts.rcv_lowat as usize)
                         .min(tcb.rcv_limit as usize / 2)
                         .max(1);

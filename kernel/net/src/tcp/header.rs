@@ -166,7 +166,7 @@ pub(crate) struct Emit {
     pub sacks: [(u32, u32); 4],
     pub sack_count: u8,
     /// For SYN-ACKs.
-    pub fast_open: Option<[u8; 8]>,
+    pub fast_open: Option<super::fastopen::Cookie>,
 }
 
 impl Emit {

@@ -283,6 +283,11 @@ impl Tcb {
             }
         }
         // Inside the window?
+        if self.is_early() && segment.has(SYN) && segment.seq == self.irs {
+            // Our SYN-ACK was lost, or is late.
+            self.send_syn(stack, now);
+            return;
+        }
         let edge = self.rcv_wup.wrapping_add(self.rcv_wnd);
         let right = seq::max(edge, self.rcv_nxt);
         if seq::gt(segment.seq, right) || seq::lt(segment.end(), self.rcv_wup) {
@@ -309,6 +314,9 @@ impl Tcb {
         }
         if segment.has(RST) {
             if segment.seq == self.rcv_nxt {
+                if let Some(early) = &self.early {
+                    early.reset(now);
+                }
                 self.on_reset(stack);
             } else {
                 self.challenge(stack, now);
@@ -344,7 +352,15 @@ impl Tcb {
             self.challenge(stack, now);
             return;
         }
-        if self.state == State::SynReceived {
+        if self.is_early() {
+            if seq::lt(segment.ack, self.snd_una) {
+                self.challenge(stack, now);
+                return;
+            }
+            self.snd_wnd = u32::from(segment.window) << self.snd_wscale;
+            self.max_wnd = self.max_wnd.max(self.snd_wnd);
+            self.early_done(stack, now);
+        } else if self.state == State::SynReceived {
             if segment.ack != self.snd_nxt {
                 self.challenge(stack, now);
                 return;
@@ -437,7 +453,7 @@ impl Tcb {
 
     fn on_reset(&mut self, stack: &Stack) {
         let error = match self.state {
-            State::SynReceived => Some(Errno::ECONNREFUSED),
+            State::SynReceived if self.early.is_none() => Some(Errno::ECONNREFUSED),
             State::CloseWait => Some(Errno::EPIPE),
             State::LastAck | State::Closing => None,
             _ => Some(Errno::ECONNRESET),

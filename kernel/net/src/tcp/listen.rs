@@ -12,6 +12,7 @@ use errno::{Errno, Result};
 use hashbrown::HashMap;
 
 use super::cookie::{accept_cookie, send_cookie};
+use super::fastopen::{self, Pending, Verdict};
 use super::header::{ACK, Emit, FIN, RST, SYN, Segment};
 use super::input::refuse;
 use super::opts::TcpOpts;
@@ -30,7 +31,7 @@ use crate::stack::{Chore, Stack, Timer};
 use crate::sync::{RwSpinLock, SpinLock};
 
 /// Times a SYN-ACK is sent again (`tcp_synack_retries`).
-const RETRIES: u32 = 5;
+pub(super) const RETRIES: u32 = 5;
 const SECOND: u64 = 1_000_000_000;
 
 /// A listening socket, as the packet path sees it.
@@ -44,6 +45,8 @@ pub(crate) struct Listener {
     queued: AtomicUsize,
     half: AtomicUsize,
     closed: AtomicBool,
+    /// Connections of Fast Open in their handshake.
+    pub(super) early: Pending,
     /// When a cookie was last sent.
     pub(super) cookie_at: AtomicU64,
     /// What new connections inherit.
@@ -69,6 +72,7 @@ impl Listener {
             queued: AtomicUsize::new(0),
             half: AtomicUsize::new(0),
             closed: AtomicBool::new(false),
+            early: Pending::default(),
             cookie_at: AtomicU64::new(0),
             opts: SpinLock::new(opts),
         }
@@ -257,6 +261,8 @@ pub(crate) struct HalfOpen {
     /// `TCP_DEFER_ACCEPT`: the handshake is done, data is awaited.
     acked: AtomicBool,
     ts_offset: u32,
+    /// What to show for Fast Open the next time.
+    cookie: Option<fastopen::Cookie>,
 }
 
 /// A segment for which there is no flow.
@@ -305,6 +311,21 @@ pub(crate) fn syn_input(
         }
         return;
     }
+    let cookie = match fastopen::judge(stack, &listener, key, segment, now) {
+        Verdict::Ordinary(cookie) => cookie,
+        Verdict::Open(cookie) => {
+            let seed = Seed {
+                key: *key,
+                listener: &listener,
+                syn: *segment,
+                iss: super::socket::initial_seq(stack, key, now),
+                dst,
+                rtt: None,
+            };
+            fastopen::open(stack, seed, payload, cookie, now);
+            return;
+        }
+    };
     let half = Arc::new(HalfOpen {
         key: *key,
         listener: listener.clone(),
@@ -316,6 +337,7 @@ pub(crate) fn syn_input(
         started: now,
         acked: AtomicBool::new(false),
         ts_offset: (key.secret(stack.secret, 3) >> 32) as u32,
+        cookie,
     });
     if stack.flows.insert(*key, Flow::Half(half.clone())).is_err() {
         return;
@@ -398,6 +420,7 @@ fn send_syn_ack(stack: &Stack, half: &HalfOpen, now: u64) {
             ip_out(&half.key, &opts),
         )
     };
+    emit.fast_open = half.cookie;
     emit.ts = half.syn.ts.map(|(value, _)| {
         (
             ((now / 1_000_000) as u32).wrapping_add(half.ts_offset),
@@ -546,8 +569,13 @@ pub(super) fn open(
     payload: Payload,
     now: u64,
 ) {
-    stack.counters().tcp_passive_opens.bump();
     socket.segment(segment, payload, None, now);
+    publish(stack, listener, socket, now);
+}
+
+/// Puts a connection into the accept queue.
+pub(super) fn publish(stack: &Stack, listener: &Listener, socket: Arc<TcpSocket>, now: u64) {
+    stack.counters().tcp_passive_opens.bump();
     if let Err(socket) = listener.push(socket) {
         socket.abort(now);
         return;

@@ -6,6 +6,7 @@ mod cookie;
 mod data;
 pub mod defaults;
 mod ecn;
+mod fastopen;
 pub(crate) mod header;
 pub mod info;
 pub(crate) mod input;

@@ -26,7 +26,7 @@ impl Tcb {
         if self.dst.generation != stack.routes.generation() {
             self.reroute(stack);
         }
-        if self.synchronized() {
+        if self.synchronized() || self.is_early() {
             if self.lost > self.retrans || self.ca != Ca::Open {
                 self.retransmit_lost(stack, now);
             }
@@ -185,7 +185,8 @@ impl Tcb {
                 | State::FinWait1
                 | State::Closing
                 | State::LastAck
-        ) {
+        ) && !self.is_early()
+        {
             return;
         }
         if self.unsent() == 0 && !self.fin_due() {
@@ -275,6 +276,10 @@ impl Tcb {
         }
         if progress {
             self.corked_until = u64::MAX;
+        }
+        if self.is_early() {
+            // The one timer is the SYN-ACK's; without its answer nothing counts as sent.
+        } else if progress {
             self.arm_probe_or_rto(now);
         } else if self.in_flight() == 0 && (self.unsent() > 0 || self.fin_due()) {
             self.arm_window_probe(now);
@@ -293,7 +298,9 @@ impl Tcb {
 
     /// Whether the FIN is the next thing to send once the data is out.
     pub fn fin_due(&self) -> bool {
-        self.fin_wanted && seq::le(self.snd_nxt, self.data_end())
+        self.fin_wanted
+            && self.state != State::SynReceived
+            && seq::le(self.snd_nxt, self.data_end())
     }
 
     /// Nagle (in Minshall's form) and cork.
@@ -339,13 +346,15 @@ impl Tcb {
             wscale: (!answering || self.wscale_ok).then_some(self.rcv_wscale),
             sack_permitted: !answering || self.sack_ok,
             ts: (!answering || self.ts_ok).then(|| (self.ts_value(now), self.ts_recent)),
+            fast_open: self.early.as_ref().and_then(|early| early.cookie),
             ..Emit::default()
         };
         let out = self.ip_out();
         send_header(stack, &self.dst, &out, &emit, now);
         self.segs_out += 1;
-        self.snd_nxt = self.iss.wrapping_add(1);
-        self.snd_max = self.snd_nxt;
+        self.snd_nxt = seq::max(self.snd_nxt, self.iss.wrapping_add(1));
+        self.snd_max = seq::max(self.snd_max, self.snd_nxt);
+        self.last_ack_sent = self.rcv_nxt;
         self.last_sent = now;
     }
 

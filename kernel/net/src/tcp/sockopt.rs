@@ -33,6 +33,10 @@ impl TcpSocket {
         let ipv6 = self.family == Family::Inet6;
         let result = self.with_inner(now, |inner| -> Result<()> {
             let bound = inner.bound.is_some();
+            let connected = match &inner.phase {
+                Phase::Conn(tcb) => tcb.state != State::Closed,
+                _ => false,
+            };
             let opts = inner.opts();
             match option {
                 Opt::ReuseAddr(on) => opts.reuse_addr = on,
@@ -93,8 +97,10 @@ impl TcpSocket {
                 Opt::Congestion(kind) => opts.congestion = kind,
                 Opt::UserTimeout(ms) => opts.user_timeout_ms = ms,
                 Opt::NotSentLowat(n) => opts.notsent_lowat = if n == 0 { u32::MAX } else { n },
-                // No Fast Open yet: a server that asks for it is told, and goes on without.
-                Opt::FastOpen(_) | Opt::FastOpenConnect(_) => return Err(Errno::EOPNOTSUPP),
+                Opt::FastOpen(_) if connected => return Err(Errno::EINVAL),
+                Opt::FastOpen(n) => opts.fast_open = n.min(limits.somaxconn),
+                // As a server only: a client is told, and goes on without.
+                Opt::FastOpenConnect(_) => return Err(Errno::EOPNOTSUPP),
                 Opt::Tos(tos) => opts.tos = tos & !3,
                 Opt::Ttl(0) => return Err(Errno::EINVAL),
                 Opt::Ttl(ttl) => opts.ttl = ttl,
@@ -280,7 +286,8 @@ impl Tcb {
             | u8::from(self.sack_ok) << 1
             | u8::from(self.wscale_ok) << 2
             | u8::from(self.ecn.ok) << 3
-            | u8::from(self.ecn.seen) << 4;
+            | u8::from(self.ecn.seen) << 4
+            | u8::from(self.syn_data) << 5;
         TcpInfo {
             state: self.state as u8,
             ca_state: self.ca as u8,

@@ -7,6 +7,7 @@ use errno::Errno;
 
 use super::cc::Congest;
 use super::ecn::Ecn;
+use super::fastopen::Early;
 use super::header::LEN;
 use super::opts::TcpOpts;
 use super::recvq::RecvQueue;
@@ -207,6 +208,11 @@ pub(crate) struct Tcb {
     pub challenge_at: u64,
     pub last_ack_sent: u32,
 
+    /// Open by Fast Open, and its handshake not done.
+    pub early: Option<Early>,
+    /// The SYN brought data.
+    pub syn_data: bool,
+
     // Options agreed on.
     pub ecn: Ecn,
     pub ts_ok: bool,
@@ -344,6 +350,8 @@ impl Tcb {
             quick: 16,
             challenge_at: 0,
             last_ack_sent: 0,
+            early: None,
+            syn_data: false,
             ecn: Ecn::default(),
             ts_ok: false,
             sack_ok: false,
@@ -477,7 +485,7 @@ impl Tcb {
 
     /// Whether data and FIN can still be sent.
     pub fn can_send(&self) -> bool {
-        matches!(self.state, State::Established | State::CloseWait)
+        matches!(self.state, State::Established | State::CloseWait) || self.is_early()
     }
 
     /// Whether the connection is established or was, and not over.
@@ -506,6 +514,7 @@ impl Tcb {
 
     /// The connection is over with `error`: no more packets, no more timers. What was received can still be read.
     pub fn finish(&mut self, stack: &Stack, error: Option<Errno>) {
+        self.early = None;
         self.set_state(stack, State::Closed);
         self.sendq.clear();
         self.sent.clear();

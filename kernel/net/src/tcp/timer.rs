@@ -128,12 +128,15 @@ impl Tcb {
         let out_of_time = self.opts.user_timeout_ms != 0
             && stalled >= u64::from(self.opts.user_timeout_ms) * 1_000_000;
         let most = match self.state {
+            // `tcp_synack_retries`.
+            State::SynReceived if self.early.is_some() => super::listen::RETRIES,
             State::SynSent | State::SynReceived => self.opts.syn_cnt,
             _ if self.orphan => ORPHAN_RETRIES,
             _ => RETRIES,
         };
         let by_count = self.retransmits >= most
-            && (self.opts.user_timeout_ms == 0 || self.state == State::SynSent);
+            && (self.opts.user_timeout_ms == 0
+                || matches!(self.state, State::SynSent | State::SynReceived));
         if !by_count && !out_of_time {
             return false;
         }

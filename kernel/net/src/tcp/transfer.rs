@@ -163,7 +163,7 @@ impl TcpSocket {
                 return Err(Errno::EPIPE);
             };
             match tcb.state {
-                State::SynSent | State::SynReceived => {
+                State::SynSent | State::SynReceived if !tcb.is_early() => {
                     tcb.want_write = true;
                     return Err(Errno::EAGAIN);
                 }
@@ -286,6 +286,8 @@ impl Tcb {
         let next = match self.state {
             State::Established => State::FinWait1,
             State::CloseWait => State::LastAck,
+            // The FIN waits for the handshake's end.
+            State::SynReceived if self.is_early() => State::SynReceived,
             _ => return,
         };
         self.set_state(stack, next);
@@ -302,7 +304,8 @@ impl Tcb {
         let unread = self.recvq.len() > 0;
         match self.state {
             State::Closed | State::TimeWait => {}
-            State::SynSent | State::SynReceived => self.finish(stack, None),
+            State::SynSent => self.finish(stack, None),
+            State::SynReceived if !self.is_early() => self.finish(stack, None),
             _ if hard || unread => {
                 // What was not read is lost: the peer has to know (RFC 2525 §2.17).
                 if hard {

@@ -6,6 +6,7 @@ mod common;
 mod defence;
 mod ecn;
 mod ending;
+mod fastopen;
 mod flow;
 mod handshake;
 mod loss;
