@@ -39,6 +39,8 @@ int main(void) {
     /* Taken before the mark is reached. */
     T(send(c, "x?", 2, MSG_OOB)); SHOW(ready(d, POLLPRI)); take(d, 1, MSG_OOB); SHOW(mark(d)); SHOW(ready(d, POLLIN)); take(d, 1, MSG_OOB);
     take(d, 10, 0); SHOW(mark(d)); take(d, 10, MSG_DONTWAIT); SHOW(mark(d));
+    /* Nor does a read that waits for all go past the mark. */
+    T(send(c, "all!", 4, MSG_OOB)); T(send(c, "more", 4, 0)); usleep(20000); take(d, 7, MSG_WAITALL); take(d, 4, MSG_WAITALL);
     /* Alone it is nothing to read; passed over it is gone. */
     T(send(c, "!", 1, MSG_OOB)); SHOW(ready(d, POLLPRI)); take(d, 10, MSG_DONTWAIT);
     T(send(c, "y", 1, 0)); SHOW(ready(d, POLLIN)); take(d, 10, 0); take(d, 1, MSG_OOB);

@@ -224,6 +224,8 @@ impl Tcb {
         self.max_wnd = self.snd_wnd;
         if segment.has(ACK) {
             self.snd_una = segment.ack;
+            // The SYN counts (RFC 4898, as Linux reads it).
+            self.bytes_acked = 1;
             if self.retransmits == 0 {
                 self.rtt.sample(now.saturating_sub(self.last_sent), now);
             } else {
@@ -501,6 +503,7 @@ impl Tcb {
                 self.set_state(stack, State::FinWait2);
                 if self.orphan {
                     self.arm_fin_wait(stack, now);
+                    return self.state != State::Closed;
                 }
             }
             State::Closing => {
@@ -520,8 +523,14 @@ impl Tcb {
     pub fn arm_fin_wait(&mut self, stack: &Stack, now: u64) {
         let wait = match self.opts.linger2 {
             0 => stack.config().limits.fin_timeout_ns,
-            n if n < 0 => 0,
-            n => (n as u64 * 1_000_000_000).min(stack.config().limits.fin_timeout_ns),
+            n if n < 0 => {
+                // Not a moment.
+                stack.counters().abort_on_linger.bump();
+                self.send_reset(stack, now);
+                self.finish(stack, None);
+                return;
+            }
+            n => n as u64 * 1_000_000_000,
         };
         self.life_at = now + wait;
     }

@@ -82,6 +82,10 @@ impl Listener {
         self.backlog.store(backlog as usize, Ordering::Relaxed);
     }
 
+    pub fn backlog(&self) -> usize {
+        self.backlog.load(Ordering::Relaxed)
+    }
+
     /// Connections ready to accept.
     pub fn ready(&self) -> usize {
         self.queued.load(Ordering::Acquire)

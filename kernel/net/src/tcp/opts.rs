@@ -81,7 +81,7 @@ impl TcpOpts {
             rcvbuf: 0,
             sndbuf: 0,
             rcv_lowat: 1,
-            notsent_lowat: u32::MAX,
+            notsent_lowat: 0,
             window_clamp: 0,
             fast_open: 0,
             fast_open_connect: false,

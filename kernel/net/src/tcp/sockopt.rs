@@ -17,6 +17,21 @@ const MIN_SNDBUF: usize = 4608;
 const MAX_KEEP_S: u32 = 32_767;
 const MAX_CNT: u32 = 127;
 
+/// `TCP_FIN_TIMEOUT_MAX`.
+const MAX_FIN_TIMEOUT_S: i32 = 120;
+
+/// `TCP_DEFER_ACCEPT` counts in retransmissions of the SYN-ACK, each twice as late as the one before: the first time
+/// that is not below `seconds`.
+fn defer_accept(seconds: u32) -> u32 {
+    let (mut period, mut step, mut count) = (0u32, 1, 0);
+    while period < seconds && count < 255 {
+        period = period.saturating_add(step);
+        step = (2 * step).min(120);
+        count += 1;
+    }
+    period
+}
+
 fn in_range(value: u32, low: u32, high: u32) -> Result<u32> {
     if (low..=high).contains(&value) {
         Ok(value)
@@ -37,6 +52,7 @@ impl TcpSocket {
                 Phase::Conn(tcb) => tcb.state != State::Closed,
                 _ => false,
             };
+            let busy = connected || matches!(inner.phase, Phase::Listening(_));
             let opts = inner.opts();
             match option {
                 Opt::ReuseAddr(on) => opts.reuse_addr = on,
@@ -74,13 +90,11 @@ impl TcpSocket {
                 Opt::KeepCnt(n) => opts.keep_cnt = in_range(n, 1, MAX_CNT)?,
                 Opt::SynCnt(n) => opts.syn_cnt = in_range(n, 1, MAX_CNT)?,
                 Opt::Linger2(s) => {
-                    opts.linger2 = if s > (limits.fin_timeout_ns / 1_000_000_000) as i32 {
-                        0
-                    } else {
-                        s.max(-1)
-                    };
+                    opts.linger2 = s.clamp(-1, MAX_FIN_TIMEOUT_S);
                 }
-                Opt::DeferAccept(s) => opts.defer_accept_s = s,
+                Opt::DeferAccept(s) => opts.defer_accept_s = defer_accept(s),
+                // Taken back only from a socket that is not in use.
+                Opt::WindowClamp(0) if busy => return Err(Errno::EINVAL),
                 Opt::WindowClamp(n) => {
                     opts.window_clamp = if n == 0 {
                         0
@@ -96,7 +110,7 @@ impl TcpSocket {
                 }
                 Opt::Congestion(kind) => opts.congestion = kind,
                 Opt::UserTimeout(ms) => opts.user_timeout_ms = ms,
-                Opt::NotSentLowat(n) => opts.notsent_lowat = if n == 0 { u32::MAX } else { n },
+                Opt::NotSentLowat(n) => opts.notsent_lowat = n,
                 Opt::FastOpen(_) if connected => return Err(Errno::EINVAL),
                 Opt::FastOpen(n) => opts.fast_open = n.min(limits.somaxconn),
                 // As a server only: a client is told, and goes on without.
@@ -189,7 +203,12 @@ impl TcpSocket {
             OptName::MaxPacingRate => Opt::MaxPacingRate(opts.pacing),
             OptName::NoDelay => Opt::NoDelay(opts.nodelay),
             OptName::Cork => Opt::Cork(opts.cork),
-            OptName::MaxSeg => Opt::MaxSeg(if opts.maxseg != 0 { opts.maxseg } else { mss }),
+            // What is in force; before there is a connection, what was asked for.
+            OptName::MaxSeg => Opt::MaxSeg(match opts.maxseg {
+                0 => mss,
+                _ if mtu.is_some() => mss,
+                asked => asked,
+            }),
             OptName::KeepIdle => Opt::KeepIdle(opts.keep_idle_s),
             OptName::KeepIntvl => Opt::KeepIntvl(opts.keep_intvl_s),
             OptName::KeepCnt => Opt::KeepCnt(opts.keep_cnt),
@@ -205,15 +224,13 @@ impl TcpSocket {
             OptName::UserTimeout => Opt::UserTimeout(opts.user_timeout_ms),
             OptName::FastOpen => Opt::FastOpen(opts.fast_open),
             OptName::FastOpenConnect => Opt::FastOpenConnect(opts.fast_open_connect),
-            OptName::NotSentLowat => Opt::NotSentLowat(match opts.notsent_lowat {
-                u32::MAX => 0,
-                n => n,
-            }),
+            OptName::NotSentLowat => Opt::NotSentLowat(opts.notsent_lowat),
             OptName::Info => Opt::Info(Box::new(match &inner.phase {
                 Phase::Conn(tcb) => tcb.info(stack, now),
                 Phase::Listening(listener) => TcpInfo {
                     state: 10,
                     unacked: listener.ready() as u32,
+                    sacked: listener.backlog() as u32,
                     ..TcpInfo::default()
                 },
                 Phase::Idle => TcpInfo {
@@ -289,7 +306,11 @@ impl Tcb {
             | u8::from(self.ecn.seen) << 4
             | u8::from(self.syn_data) << 5;
         TcpInfo {
-            state: self.state as u8,
+            // As on Linux: what is left in TIME-WAIT is not the socket.
+            state: match self.state {
+                State::TimeWait => State::Closed,
+                state => state,
+            } as u8,
             ca_state: self.ca as u8,
             retransmits: self.retransmits.min(255) as u8,
             probes: self.keep_probes.min(255) as u8,

@@ -467,7 +467,8 @@ impl Tcb {
     /// Whether `poll` is to say that it is writable: a third of the buffer is free.
     pub fn writable(&self, stack: &Stack) -> bool {
         let room = self.send_room(stack);
-        room >= self.sendq.len() / 2 && room > 0 && self.unsent() < self.opts.notsent_lowat
+        let low = self.opts.notsent_lowat;
+        room >= self.sendq.len() / 2 && room > 0 && (low == 0 || self.unsent() < low)
     }
 
     /// The clock of timestamps, in milliseconds.

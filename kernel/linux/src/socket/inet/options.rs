@@ -35,6 +35,10 @@ enum Encoding {
     Bool(fn(bool) -> Opt),
     /// An `int` that must not be negative.
     Uint(fn(u32) -> Opt),
+    /// An `int`, where what is negative counts as 0.
+    Floor(fn(u32) -> Opt),
+    /// An `int` whose bits are unsigned.
+    Word(fn(u32) -> Opt),
     /// An `int` that may be negative.
     Int(fn(i32) -> Opt),
     /// An `int` or a byte, from 0 to 255.
@@ -45,7 +49,7 @@ enum Encoding {
     Discover(fn(MtuDiscover) -> Opt),
 }
 
-use Encoding::{Bool, Byte, Discover, Hops, Int, Uint};
+use Encoding::{Bool, Byte, Discover, Floor, Hops, Int, Uint, Word};
 
 macro_rules! codecs {
     ($($level:ident $number:literal $name:ident $kind:ident;)*) => {
@@ -79,13 +83,13 @@ codecs! {
     SOL_TCP 6 KeepCnt Uint;
     SOL_TCP 7 SynCnt Uint;
     SOL_TCP 8 Linger2 Int;
-    SOL_TCP 9 DeferAccept Uint;
+    SOL_TCP 9 DeferAccept Floor;
     SOL_TCP 10 WindowClamp Uint;
     SOL_TCP 12 QuickAck Bool;
     SOL_TCP 18 UserTimeout Uint;
     SOL_TCP 23 FastOpen Uint;
     SOL_TCP 30 FastOpenConnect Bool;
-    SOL_TCP 25 NotSentLowat Uint;
+    SOL_TCP 25 NotSentLowat Word;
     SOL_UDP 1 UdpCork Bool;
     SOL_UDP 104 UdpGro Bool;
     SOL_IP 1 Tos Byte;
@@ -185,6 +189,8 @@ fn decode_value(level: i32, number: i32, value: &[u8]) -> Result<Option<Opt>> {
                 on => make(on != 0),
             },
             Uint(make) => make(u32::try_from(parse_int(value)?).map_err(|_| Errno::EINVAL)?),
+            Floor(make) => make(parse_int(value)?.max(0) as u32),
+            Word(make) => make(parse_int(value)? as u32),
             Int(make) => make(parse_int(value)?),
             Byte(make) if level == SOL_IPV6 => match parse_int(value)? {
                 -1 => make(0),
