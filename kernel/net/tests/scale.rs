@@ -44,6 +44,7 @@ fn segment(peer: (Ipv4Addr, u16), seq: u32, ack: u32, flags: u8, data: &[u8]) ->
         window: 65_000,
         options: vec![],
         data: data.to_vec(),
+        ..Seg::default()
     };
     tcp_frame(peer.0, &seg)
 }
