@@ -8,7 +8,7 @@ use fs::{FileType, Mount, OpenFile};
 use machine::mem::PAGE_SIZE;
 use store::{Branch, Leaf, Value};
 
-use super::with_process;
+use super::{MAX_LISTED, with_process};
 use crate::process::Process;
 use crate::syscalls::names::descriptor_text;
 
@@ -72,7 +72,9 @@ fn page_cache() -> Branch {
 fn descriptors() -> Vec<String> {
     with_process(|process| {
         let all = process.files.all().into_iter();
-        all.map(|(fd, _)| format!("{fd}")).collect()
+        all.take(MAX_LISTED)
+            .map(|(fd, _)| format!("{fd}"))
+            .collect()
     })
 }
 

@@ -22,6 +22,9 @@ pub use trace::branch as trace;
 
 use crate::process::{self, Process};
 
+/// The most children of one listing that programs can make any number of. Any other is still found by its name.
+const MAX_LISTED: usize = 2000;
+
 /// What `look` finds in the process; the default before there is one.
 fn with_process<T: Default>(look: impl FnOnce(&'static Process) -> T) -> T {
     process::get().map(look).unwrap_or_default()

@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 use sched::{State, Thread};
 use store::{Branch, Leaf, Value};
 
-use super::with_process;
+use super::{MAX_LISTED, with_process};
 use crate::process::Process;
 use crate::syscalls::ArgKind;
 use crate::syscalls::names::descriptor_text;
@@ -50,7 +50,10 @@ fn names() -> Vec<String> {
         .map(|thread| id_of(thread))
         .collect();
     ids.sort_unstable();
-    ids.into_iter().map(|id| format!("{id}")).collect()
+    ids.into_iter()
+        .take(MAX_LISTED)
+        .map(|id| format!("{id}"))
+        .collect()
 }
 
 fn find(name: &str) -> Option<(Arc<Thread>, Option<Arc<LinuxThread>>)> {
