@@ -62,6 +62,7 @@ const KEYS: &[&str] = &[
     "tracelist",
     "syscall_summary",
     "missing_files",
+    "console",
     "consoles",
     "netconsole_ip",
     "netconsole_port",
@@ -121,6 +122,8 @@ fn read(value: &Value, program: String) -> Result<Manifest, Error> {
     let string = |key: &str| root.get(key).map(|i| i.string()).transpose();
     let strings = |key: &str| root.get(key).map_or(Ok(Vec::new()), |i| i.strings());
 
+    // One layer alone has no program here.
+    let complete = !program.is_empty();
     let arguments = match root.get("arguments") {
         Some(item) => item
             .elements()?
@@ -180,6 +183,7 @@ fn read(value: &Value, program: String) -> Result<Manifest, Error> {
             syscall_summary: flag("syscall_summary")?,
             missing_files: flag("missing_files")?,
         },
+        console: crate::console::read(&root, complete)?,
         consoles: strings("consoles")?.iter().map(|s| console(s)).collect(),
         netconsole: NetConsole {
             ip: root

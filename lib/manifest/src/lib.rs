@@ -9,6 +9,7 @@
 extern crate alloc;
 
 mod cmdline;
+mod console;
 mod crc;
 mod environment;
 mod error;
@@ -21,6 +22,7 @@ pub mod partition;
 mod reader;
 
 pub use cmdline::{Override, apply_overrides, parse_overrides};
+pub use console::ConsoleServer;
 pub use crc::{crc32, crc32c};
 pub use environment::with_environment;
 pub use error::{Error, Layer};

@@ -7,6 +7,7 @@ use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use serde_json::{Map, Value};
 
+use crate::console::ConsoleServer;
 use crate::exit::ExitSet;
 
 /// A boot manifest with every default filled in.
@@ -63,6 +64,8 @@ pub struct Manifest {
     pub log_level: Option<LogLevel>,
     /// The tracing keys.
     pub tracing: Tracing,
+    /// `console`: the page and interface that the kernel serves; off when the key is absent.
+    pub console: Option<ConsoleServer>,
     /// `consoles`: consoles switched on or off, in order.
     pub consoles: Vec<Console>,
     /// `netconsole_ip` and `netconsole_port`.

@@ -118,6 +118,17 @@ fn errors_say_where() {
         r#""nameservers":["dns"]"#,
         r#""uname":{"release":{}}"#,
         r#""netconsole_port":0"#,
+        r#""console":true"#,
+        r#""console":{}"#,
+        r#""console":{"port":80}"#,
+        r#""console":{"token":"0123456789abcdef"}"#,
+        r#""console":{"port":0,"token":"0123456789abcdef"}"#,
+        r#""console":{"port":80,"token":"0123456789abcde"}"#,
+        r#""console":{"port":80,"token":"0123456789 bcdef"}"#,
+        r#""console":{"port":80,"token":"0123456789abcdef","readonly":true}"#,
+        r#""console":{"port":80,"token":"0123456789abcdef","read_only":"maybe"}"#,
+        r#""console":{"port":80,"token":"0123456789abcdef","address":"en1"}"#,
+        r#""console":{"port":80,"token":"0123456789abcdef","key":"k"}"#,
     ] {
         let text = alloc::format!("{{\"program\":\"/p\",{bad}}}");
         // A second `program` replaces the first, so that entry is tested like the others.
@@ -142,6 +153,25 @@ fn layers_merge_in_order() {
     assert_eq!(m.interfaces[&1].ipaddr, Some(Ipv4Addr::new(10, 1, 1, 1)));
     assert_eq!(m.hostname.as_deref(), Some("cmd"));
     assert!(m.unknown.is_empty());
+}
+
+#[test]
+fn the_console_may_come_in_layers() {
+    let disk = br#"{"program":"/p","console":{"port":80,"interface":"en1","certificate":"/c","key":"/k"}}"#;
+    let patch = br#"{"console":{"token":"0123456789abcdef","read_only":true}}"#;
+    let m = parse_layers(disk, Some(patch), "console.port=81").unwrap();
+    let console = m.console.unwrap();
+    assert_eq!((console.port, &*console.token), (81, "0123456789abcdef"));
+    assert!(console.read_only && !console.insecure);
+    assert_eq!(console.tls, Some(("/c".into(), "/k".into())));
+    assert_eq!(console.interface.as_deref(), Some("en1"));
+    assert!(!alloc::format!("{console:?}").contains("0123456789abcdef"));
+    let e = parse_layers(disk, None, "").unwrap_err().to_string();
+    assert!(e.contains("console.token") && e.contains("missing"), "{e}");
+    let m = parse_layers(disk, Some(br#"{"console":null}"#), "").unwrap();
+    assert_eq!(m.console, None);
+    let secret = message(r#"{"program":"/p","console":{"port":1,"token":"hush hush hush hush"}}"#);
+    assert!(!secret.contains("hush"), "{secret}");
 }
 
 #[test]
