@@ -200,7 +200,7 @@ impl Console {
             Endpoint::Profile => self.profile(query)?,
             Endpoint::Capture => {
                 bounded(query)?;
-                query.number("snaplen", 1..=262_144)?;
+                query.number("snaplen", 0..=262_144)?;
                 let stream = self.services.capture(query, self.port)?;
                 attachment(
                     Answer::stream("application/x-pcapng", stream),
@@ -259,16 +259,12 @@ impl Console {
 
 const NDJSON: &str = "application/x-ndjson";
 
-/// Checks `count` and `seconds`, which may be a fraction.
+/// Checks what bounds a stream.
 fn bounded(query: &Query) -> Result<(), Error> {
     query.number("count", 1..=u64::MAX)?;
     query.number("min_us", 0..=u64::MAX)?;
-    let seconds = query.get("seconds").map(str::parse::<f64>);
-    match seconds {
-        None => Ok(()),
-        Some(Ok(seconds)) if seconds > 0.0 && seconds <= 86_400.0 => Ok(()),
-        Some(_) => Err(Error::invalid("seconds is to be above 0 and at most 86400")),
-    }
+    query.number("seconds", 1..=86_400)?;
+    Ok(())
 }
 
 fn attachment(answer: Answer, name: &str) -> Answer {

@@ -42,12 +42,12 @@ impl Query {
         self.0.iter().map(|(name, value)| (&**name, &**value))
     }
 
-    /// A whole number in `range`, if the parameter is there.
+    /// A whole number in `range`, if the parameter is there and not empty.
     ///
     /// # Errors
     /// 400 for anything else.
     pub fn number(&self, name: &str, range: RangeInclusive<u64>) -> Result<Option<u64>, Error> {
-        let Some(text) = self.get(name) else {
+        let Some(text) = self.get(name).filter(|text| !text.is_empty()) else {
             return Ok(None);
         };
         let number = text.parse().ok().filter(|number| range.contains(number));

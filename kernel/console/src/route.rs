@@ -93,7 +93,7 @@ pub struct Route {
 
 const INTEGER: &str = r#"{"type":"integer","minimum":0}"#;
 const COUNT: &str = r#"{"type":"integer","minimum":1}"#;
-const SECONDS: &str = r#"{"type":"number","exclusiveMinimum":0,"maximum":86400}"#;
+const SECONDS: &str = r#"{"type":"integer","minimum":1,"maximum":86400}"#;
 const STRING: &str = r#"{"type":"string"}"#;
 const JSON: Option<&str> = Some("application/json");
 const NDJSON: Option<&str> = Some("application/x-ndjson");
@@ -257,7 +257,6 @@ pub const ROUTES: &[Route] = &[
             parameter("follow", r#"{"enum":["0","1"]}"#, "Go on with what comes."),
             parameter("level", STRING, "The least important level wanted."),
             parameter("since", INTEGER, "The first number wanted."),
-            parameter("target", STRING, "The part of the kernel that speaks."),
         ],
         ..get(
             "/api/log",
@@ -271,7 +270,7 @@ pub const ROUTES: &[Route] = &[
             parameter("name", STRING, "Calls, or classes as %network, by comma."),
             parameter("thread", STRING, "Threads, by comma."),
             parameter("path", STRING, "A part of a path among the arguments."),
-            parameter("errno", STRING, "An error's name, or * for any."),
+            parameter("errno", STRING, "An error's name, or any."),
             parameter("min_us", INTEGER, "The least duration in microseconds."),
             parameter("seconds", SECONDS, "How long."),
             parameter("count", COUNT, "How many."),
@@ -314,11 +313,15 @@ pub const ROUTES: &[Route] = &[
     },
     Route {
         query: &[
-            parameter("interface", STRING, "The interface; en1 unless given."),
+            parameter(
+                "interface",
+                STRING,
+                "The interface; all of them unless given.",
+            ),
             parameter("filter", STRING, "A part of pcap-filter(7)."),
             parameter(
                 "snaplen",
-                r#"{"type":"integer","minimum":1,"maximum":262144}"#,
+                r#"{"type":"integer","minimum":0,"maximum":262144}"#,
                 "Bytes of each packet.",
             ),
             parameter("count", COUNT, "How many."),

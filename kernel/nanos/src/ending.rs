@@ -10,7 +10,7 @@ use linux::process::ExitStatus;
 use machine::power::{ExitReason, exit as power_off};
 use machine::sync::Once;
 use manifest::{ExitSet, Manifest};
-use sched::WaitQueue;
+use sched::{SpawnError, SpawnOptions, WaitQueue};
 
 /// What is needed at the end.
 struct Ending {
@@ -48,7 +48,7 @@ pub fn exit(status: ExitStatus) -> ! {
         if let Err(error) = ending.namespace.unmount_all() {
             log::error!("what was written last may be lost: {error}");
         }
-        if holds(&ending.reboot) {
+        if RESTART.load(Ordering::SeqCst) || holds(&ending.reboot) {
             power_off(ExitReason::Reboot);
         }
         if holds(&ending.idle) {
@@ -81,16 +81,39 @@ pub fn watch_power(power: Arc<Power>) {
         let _power = power;
         loop {
             BUTTON.wait(|| PRESSED.swap(false, Ordering::SeqCst).then_some(()));
-            if !linux::signal::send::terminate() {
-                match linux::process::get() {
-                    Some(process) => process.exit(ExitStatus::Signal(linux::signal::SIGTERM)),
-                    None => exit(ExitStatus::Signal(linux::signal::SIGTERM)),
-                }
-            }
+            ask_to_end();
         }
     };
-    let served = sched::spawn(sched::SpawnOptions::named("power"), serve);
+    let served = sched::spawn(SpawnOptions::named("power"), serve);
     if let Err(error) = watched.and_then(|()| served.map_err(|error| alloc::format!("{error}"))) {
         log::warn!("the power button: {error}");
     }
+}
+
+/// SIGTERM for the program. One that ignores it is ended.
+fn ask_to_end() {
+    if !linux::signal::send::terminate() {
+        match linux::process::get() {
+            Some(process) => process.exit(ExitStatus::Signal(linux::signal::SIGTERM)),
+            None => exit(ExitStatus::Signal(linux::signal::SIGTERM)),
+        }
+    }
+}
+
+/// Somebody asked for a restart: whatever the program's end is, the machine starts again.
+static RESTART: AtomicBool = AtomicBool::new(false);
+/// Who asked is to get an answer before the machine goes.
+const ANSWER_NS: u64 = 200_000_000;
+
+/// Ends the program as the power button does, a moment from now; then the machine ends, or starts again with `restart`.
+///
+/// # Errors
+/// There is no memory for a thread.
+pub fn end_program(restart: bool) -> Result<(), SpawnError> {
+    RESTART.store(restart, Ordering::SeqCst);
+    let end = || {
+        let _ = sched::sleep_until_ns(machine::time::now_ns() + ANSWER_NS);
+        ask_to_end();
+    };
+    sched::spawn(SpawnOptions::named("power"), end).map(drop)
 }

@@ -15,6 +15,8 @@ mod environment;
 mod files;
 mod log;
 mod network;
+mod server;
+mod services;
 mod start;
 mod store;
 

@@ -10,7 +10,7 @@ use linux::StartOptions;
 use machine::boot::BootInfo;
 use manifest::Manifest;
 
-use crate::{console, disk, ending, files, log, network, store};
+use crate::{console, disk, ending, files, log, network, server, store};
 
 /// Why the program could not be started.
 #[derive(Debug)]
@@ -92,8 +92,11 @@ fn start(boot: &'static BootInfo) -> Result<(), StartError> {
     if let Some(power) = &devices.power {
         ending::watch_power(power.clone());
     }
-    if manifest.tree.get("console").is_some() {
-        store::start(&disk, &devices, Vec::new());
+    if let Some(config) = &manifest.console {
+        server::start(config, |observer| {
+            store::start(&disk, &devices, Vec::from([observer]));
+            store::STORE.get().cloned()
+        });
     }
     let options = StartOptions {
         namespace,
