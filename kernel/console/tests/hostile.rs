@@ -5,7 +5,7 @@ mod common;
 use std::io::Write;
 use std::time::{Duration, Instant};
 
-use common::{Client, Seed, TOKEN, start};
+use common::{Client, Seed, TOKEN, connect, start};
 use console::Limits;
 use serde_json::Value;
 
@@ -22,7 +22,7 @@ fn quick() -> Limits {
 }
 
 fn is_alive(address: std::net::SocketAddr) {
-    assert_eq!(Client::new(address).get("/healthz").status, 200);
+    assert_eq!(connect(address).get("/healthz").status, 200);
 }
 
 /// Every request of the OpenAPI document with parameters and bodies that fit its schema and such that do not: the
@@ -30,7 +30,7 @@ fn is_alive(address: std::net::SocketAddr) {
 #[test]
 fn every_request_of_the_document_answers_as_it_says() {
     let address = start(Limits::default(), false);
-    let document = Client::new(address).get("/api/openapi.json").json();
+    let document = connect(address).get("/api/openapi.json").json();
     let mut seed = Seed(0x0dd_ba11);
     let mut seen = std::collections::BTreeSet::new();
     for (path, methods) in document["paths"].as_object().unwrap() {
@@ -74,7 +74,7 @@ fn every_request_of_the_document_answers_as_it_says() {
                     }
                     None => String::new(),
                 };
-                let mut client = Client::new(address);
+                let mut client = connect(address);
                 client.send(format!(
                     "{} {target}?{} HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer {TOKEN}\r\nContent-Length: {}\r\n\r\n{body}",
                     method.to_uppercase(),
@@ -202,10 +202,10 @@ fn any_bytes_leave_the_console_alive() {
                 }
             }
         }
-        let mut client = Client::new(address);
+        let mut client = connect(address);
         client.send(&bytes);
         let _ = client.stream.shutdown(std::net::Shutdown::Write);
-        let answer = client.to_the_end();
+        let answer = client.read_all();
         let failed = answer.starts_with(b"HTTP/1.1 500");
         assert!(
             !failed,
@@ -245,9 +245,9 @@ fn endless_and_oversized_requests_are_cut_short() {
         ("\u{16}\u{3}\u{1}\u{2}".into(), "400"),
         ("GET / HTTP/3.0\r\n\r\n".into(), "505"),
     ] {
-        let mut client = Client::new(address);
+        let mut client = connect(address);
         client.send(&request);
-        let answer = String::from_utf8(client.to_the_end()).unwrap();
+        let answer = String::from_utf8(client.read_all()).unwrap();
         assert!(
             answer.starts_with(&format!("HTTP/1.1 {status} ")),
             "{}: {answer}",
@@ -265,7 +265,7 @@ fn a_trickle_has_its_time() {
         "PUT /api/store/log/level HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer {TOKEN}\r\nContent-Length: 50\r\n\r\n"
     );
     for whole in ["GET / HTT", &head] {
-        let mut client = Client::new(address);
+        let mut client = connect(address);
         client.send(whole);
         let begun = Instant::now();
         // A byte each 50 ms must not put the end off.
@@ -283,14 +283,14 @@ fn a_trickle_has_its_time() {
     }
     // And who says nothing at all.
     let begun = Instant::now();
-    assert!(Client::new(address).to_the_end().is_empty());
+    assert!(connect(address).read_all().is_empty());
     assert!(begun.elapsed() < Duration::from_secs(3));
 }
 
 #[test]
 fn who_reads_nothing_is_dropped() {
     let address = start(quick(), false);
-    let mut readers: Vec<Client> = (0..6).map(|_| Client::new(address)).collect();
+    let mut readers: Vec<Client> = (0..6).map(|_| connect(address)).collect();
     for reader in &mut readers {
         reader.send(format!(
             "GET /api/core HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer {TOKEN}\r\n\r\n"
@@ -301,7 +301,7 @@ fn who_reads_nothing_is_dropped() {
     std::thread::sleep(Duration::from_millis(1500));
     for reader in &mut readers {
         // Far from the 64 MiB, and without the last chunk.
-        let got = reader.to_the_end();
+        let got = reader.read_all();
         assert!(
             got.len() < 60 << 20 && !got.ends_with(b"0\r\n\r\n"),
             "{}",
@@ -321,11 +321,11 @@ fn strangers_do_not_keep_the_owner_out() {
         },
         false,
     );
-    let mut owner = Client::new(address);
+    let mut owner = connect(address);
     assert_eq!(owner.get("/healthz").status, 200);
     let mut strangers = Vec::new();
     for _ in 0..900 {
-        let mut stranger = Client::new(address);
+        let mut stranger = connect(address);
         stranger.send("GET / HTTP/1.1\r\nHost");
         strangers.push(stranger);
     }
@@ -333,7 +333,7 @@ fn strangers_do_not_keep_the_owner_out() {
     assert_eq!(owner.get("/healthz").status, 200);
     let begun = Instant::now();
     loop {
-        let status = Client::new(address).get("/healthz").status;
+        let status = connect(address).get("/healthz").status;
         if status == 200 {
             break;
         }

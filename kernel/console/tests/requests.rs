@@ -2,14 +2,14 @@
 
 mod common;
 
-use common::{Client, TOKEN, start};
+use common::{TOKEN, connect, start};
 use console::Limits;
 use serde_json::{Value, json};
 
 #[test]
 fn nothing_without_the_token() {
     let address = start(Limits::default(), false);
-    let document = Client::new(address).get("/api/openapi.json").json();
+    let document = connect(address).get("/api/openapi.json").json();
     let mut asked = 0;
     let paths = document["paths"].as_object().unwrap();
     let known = paths.iter().flat_map(|(path, methods)| {
@@ -34,7 +34,7 @@ fn nothing_without_the_token() {
             "Authorization: Bearer 0123456789abcdef0\r\n",
             "Cookie: nanos_session=0123456789abcdef\r\n",
         ] {
-            let mut client = Client::new(address);
+            let mut client = connect(address);
             let body = "{\"token\":\"wrong\",\"action\":\"reboot\",\"value\":\"debug\"}";
             client.send(format!(
                 "{method} {path} HTTP/1.1\r\nHost: h\r\n{line}Content-Length: {}\r\n\r\n{body}",
@@ -47,14 +47,14 @@ fn nothing_without_the_token() {
         }
     }
     assert!(asked > 100);
-    let level = Client::new(address).get("/api/store/log/level").json();
+    let level = connect(address).get("/api/store/log/level").json();
     assert_ne!(level["value"], "debug");
 }
 
 #[test]
 fn a_session_begins_and_ends() {
     let address = start(Limits::default(), false);
-    let mut client = Client::new(address);
+    let mut client = connect(address);
     client.send(format!(
         "GET /login?token={TOKEN} HTTP/1.1\r\nHost: h:5\r\n\r\n"
     ));
@@ -109,7 +109,7 @@ fn a_session_begins_and_ends() {
         204
     );
     assert_eq!(ask("GET", "/healthz", "").status, 401);
-    let mut client = Client::new(address);
+    let mut client = connect(address);
     let body = json!({ "token": TOKEN }).to_string();
     client.send(format!(
         "POST /api/login HTTP/1.1\r\nHost: h\r\nContent-Length: {}\r\n\r\n{body}",
@@ -128,7 +128,7 @@ fn a_session_begins_and_ends() {
 #[test]
 fn the_store_is_read_and_changed() {
     let address = start(Limits::default(), false);
-    let mut client = Client::new(address);
+    let mut client = connect(address);
     let root = client.get("/api/store").json();
     assert!(root["children"]["cpu"].get("children").is_none());
     let cpu = client.get("/api/store/cpu?depth=2").json();
@@ -178,13 +178,13 @@ fn the_store_is_read_and_changed() {
 #[test]
 fn a_read_only_console_changes_nothing() {
     let address = start(Limits::default(), true);
-    let mut client = Client::new(address);
+    let mut client = connect(address);
     for (method, path, body) in [
         ("PUT", "/api/store/limits/nofile", "{\"value\":5}"),
         ("PATCH", "/api/store", "{\"changes\":[]}"),
         ("POST", "/api/power", "{\"action\":\"reboot\"}"),
     ] {
-        let mut client = Client::new(address);
+        let mut client = connect(address);
         let reply = client.ask(method, path, "", body);
         assert_eq!(
             (reply.status, &reply.json()["error"]["code"]),
@@ -204,7 +204,7 @@ fn a_read_only_console_changes_nothing() {
 #[test]
 fn streams_end_where_they_are_to() {
     let address = start(Limits::default(), false);
-    let mut client = Client::new(address);
+    let mut client = connect(address);
     let trace = client.get("/api/trace?count=3&name=openat&min_us=");
     assert_eq!(trace.header("content-type"), Some("application/x-ndjson"));
     let lines: Vec<Value> = trace
@@ -238,11 +238,11 @@ fn streams_end_where_they_are_to() {
     );
     assert_eq!(client.get("/api/core").body.len(), 64 << 20);
     // For HTTP/1.0 the end of the connection is the end of the answer.
-    let mut old = Client::new(address);
+    let mut old = connect(address);
     old.send(format!(
         "GET /api/log HTTP/1.0\r\nAuthorization: Bearer {TOKEN}\r\nConnection: keep-alive\r\n\r\n"
     ));
-    let all = String::from_utf8(old.to_the_end()).unwrap();
+    let all = String::from_utf8(old.read_all()).unwrap();
     assert!(all.contains("Connection: close") && all.ends_with("}\n") && !all.contains("chunked"));
     let metrics = client.ask(
         "GET",
@@ -262,7 +262,7 @@ fn streams_end_where_they_are_to() {
 #[test]
 fn requests_in_one_piece_are_answered_in_order() {
     let address = start(Limits::default(), false);
-    let mut client = Client::new(address);
+    let mut client = connect(address);
     let line = format!("Host: h\r\nAuthorization: Bearer {TOKEN}\r\n");
     client.send(format!(
         "HEAD /healthz HTTP/1.1\r\n{line}\r\nPUT /api/store/limits/nofile HTTP/1.1\r\n{line}Transfer-Encoding: chunked\r\n\r\n\
@@ -282,8 +282,8 @@ fn requests_in_one_piece_are_answered_in_order() {
         (405, Some("GET, HEAD, PATCH"))
     );
     assert_eq!(client.reply().unwrap().text(), "{\"status\":\"ok\"}");
-    assert!(client.to_the_end().is_empty());
-    let mut waiting = Client::new(address);
+    assert!(client.read_all().is_empty());
+    let mut waiting = connect(address);
     waiting.send(format!(
         "PUT /api/store/limits/nofile HTTP/1.1\r\n{line}Expect: 100-continue\r\nContent-Length: 11\r\n\r\n"
     ));

@@ -2,14 +2,14 @@
 
 mod common;
 
-use common::{Client, Seed, start};
+use common::{Seed, connect, start, watch};
 use console::Limits;
 use serde_json::json;
 
 #[test]
 fn values_come_whole_and_then_as_deltas() {
     let address = start(Limits::default(), false);
-    let mut client = Client::watch(address);
+    let mut client = watch(address);
     client.say("{\"op\":\"subscribe\",\"id\":1,\"path\":\"/time\",\"depth\":1,\"period_ms\":100}");
     let first = client.hear_json();
     assert_eq!((&first["id"], &first["full"]), (&json!(1), &json!(true)));
@@ -31,7 +31,7 @@ fn values_come_whole_and_then_as_deltas() {
     };
     assert_eq!(full["full"], true);
     let was = full["values"]["/limits/nofile"].as_i64().unwrap();
-    let mut other = Client::new(address);
+    let mut other = connect(address);
     let body = json!({ "value": was % 1000 + 1 }).to_string();
     assert_eq!(
         other
@@ -62,14 +62,17 @@ fn values_come_whole_and_then_as_deltas() {
 #[test]
 fn wrong_requests_get_an_error_and_no_more() {
     let address = start(Limits::default(), false);
-    let mut client = Client::watch(address);
+    let mut client = watch(address);
     for (text, code) in [
         ("nonsense", "invalid"),
         ("[]", "invalid"),
         ("{\"op\":\"subscribe\"}", "invalid"),
         ("{\"op\":\"dance\",\"id\":1}", "invalid"),
         ("{\"op\":\"subscribe\",\"id\":1}", "invalid"),
-        ("{\"op\":\"subscribe\",\"id\":1,\"path\":\"x\"}", "not_found"),
+        (
+            "{\"op\":\"subscribe\",\"id\":1,\"path\":\"x\"}",
+            "not_found",
+        ),
         (
             "{\"op\":\"subscribe\",\"id\":1,\"path\":\"/none\"}",
             "not_found",
@@ -104,13 +107,13 @@ fn wrong_requests_get_an_error_and_no_more() {
 #[test]
 fn who_does_not_read_is_dropped_and_disturbs_nobody() {
     let address = start(Limits::default(), false);
-    let mut deaf = Client::watch(address);
+    let mut deaf = watch(address);
     for id in 0..60 {
         deaf.say(&format!(
             "{{\"op\":\"subscribe\",\"id\":{id},\"path\":\"/\",\"depth\":9,\"period_ms\":100}}"
         ));
     }
-    let mut client = Client::watch(address);
+    let mut client = watch(address);
     client.say("{\"op\":\"subscribe\",\"id\":1,\"path\":\"/time\",\"period_ms\":100}");
     for _ in 0..10 {
         assert_eq!(client.hear_json()["id"], 1);
@@ -122,7 +125,7 @@ fn any_frames_leave_the_console_alive() {
     let address = start(Limits::default(), false);
     let mut seed = Seed(0x1234_5678_9abc_def1);
     for _ in 0..60 {
-        let mut client = Client::watch(address);
+        let mut client = watch(address);
         let length = seed.below(300);
         let mut bytes: Vec<u8> = (0..length).map(|_| seed.below(256) as u8).collect();
         // Half of them begin as a frame should, so that more than the first check is tried.
@@ -134,7 +137,7 @@ fn any_frames_leave_the_console_alive() {
         }
         client.send(&bytes);
         let _ = client.stream.shutdown(std::net::Shutdown::Write);
-        client.to_the_end();
+        client.read_all();
     }
-    assert_eq!(Client::new(address).get("/healthz").status, 200);
+    assert_eq!(connect(address).get("/healthz").status, 200);
 }

@@ -1,11 +1,15 @@
 //! What is mounted at the start: the root from the disk, and the kernel's own file systems over it.
 
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 
 use drivers::block::BlockDevice;
 use errno::Errno;
 use fs::tmpfs::{Options, TmpFs};
-use fs::{Credentials, DeviceId, FileSystem, LookupFlags, MountFlags, Namespace, Path, Start};
+use fs::{
+    Credentials, DeviceId, FileSystem, LookupFlags, MountFlags, Namespace, OpenFlags, Path, Start,
+};
+use iobuf::SliceSink;
 use manifest::Manifest;
 
 use crate::StartError;
@@ -37,7 +41,7 @@ pub fn mount(
         fs::devfs::add(&dev, "vsock", DeviceId::new(major, minor), 0o666)
             .map_err(|error| StartError::Mount("/dev", error))?;
     }
-    let mut mounts: alloc::vec::Vec<(&'static str, Arc<dyn FileSystem>, MountFlags)> = alloc::vec![
+    let mut mounts: Vec<(&'static str, Arc<dyn FileSystem>, MountFlags)> = alloc::vec![
         ("/dev", dev, MountFlags::NOSUID),
         (
             "/dev/shm",
@@ -84,6 +88,32 @@ fn find(namespace: &Namespace, path: &str) -> Result<Path, Errno> {
         path.as_bytes(),
         LookupFlags::FOLLOW | LookupFlags::DIRECTORY,
     )
+}
+
+/// The bytes of a file of `most` at most.
+///
+/// # Errors
+/// Those of open(2) and read(2); `EFBIG` where there are more.
+pub fn read(namespace: &Namespace, path: &str, most: usize) -> Result<Vec<u8>, Errno> {
+    let root = namespace.root();
+    let start = Start {
+        root,
+        dir: root,
+        creds: &Credentials::ROOT,
+    };
+    let path = path.as_bytes();
+    let file = namespace.open(&start, path, OpenFlags::CLOEXEC, 0, LookupFlags::FOLLOW)?;
+    let mut bytes = Vec::new();
+    let mut part = alloc::vec![0; 4096];
+    loop {
+        match file.read(&mut SliceSink::new(&mut part))? {
+            0 => return Ok(bytes),
+            count => bytes.extend_from_slice(&part[..count]),
+        }
+        if bytes.len() > most {
+            return Err(Errno::EFBIG);
+        }
+    }
 }
 
 /// Whether the image has nothing in a directory: a program that was packed from /tmp must not vanish below a mount.

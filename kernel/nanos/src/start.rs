@@ -93,7 +93,7 @@ fn start(boot: &'static BootInfo) -> Result<(), StartError> {
         ending::watch_power(power.clone());
     }
     if let Some(config) = &manifest.console {
-        server::start(config, |observer| {
+        server::start(config, &namespace, |observer| {
             store::start(&disk, &devices, Vec::from([observer]));
             store::STORE.get().cloned()
         });
