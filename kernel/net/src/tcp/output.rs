@@ -498,6 +498,9 @@ impl Tcb {
         });
         fill_checksum(&self.dst, &out, &mut packet, tcp_len, gso);
         // What every segment tells is told.
+        if sent > 0 && seq == self.snd_nxt {
+            self.answered(now);
+        }
         self.ack_now = false;
         self.delack_at = u64::MAX;
         self.dsack = None;

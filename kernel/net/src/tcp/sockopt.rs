@@ -319,7 +319,7 @@ impl Tcb {
             snd_wscale: self.snd_wscale,
             rcv_wscale: if self.wscale_ok { self.rcv_wscale } else { 0 },
             rto: us(self.rtt.timeout()),
-            ato: us(super::timer::DELACK_NS),
+            ato: us(self.ato),
             snd_mss: self.mss,
             rcv_mss: self.rcv_mss,
             unacked: self.in_flight().div_ceil(mss),

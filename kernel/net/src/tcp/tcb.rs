@@ -203,6 +203,10 @@ pub(crate) struct Tcb {
     // Acknowledging.
     pub ack_now: bool,
     pub delack_at: u64,
+    /// How long an acknowledgement is held back for the program's answer to carry it.
+    pub ato: u64,
+    /// The last data was acknowledged without an answer, for want of one in time.
+    pub ack_alone: bool,
     /// Acknowledgements sent quickly at the start, so that the peer's slow start and its Nagle do not wait.
     pub quick: u8,
     pub challenge_at: u64,
@@ -347,6 +351,8 @@ impl Tcb {
             rcv_rtt_ecr: 0,
             ack_now: false,
             delack_at: u64::MAX,
+            ato: super::timer::DELACK_NS,
+            ack_alone: false,
             quick: 16,
             challenge_at: 0,
             last_ack_sent: 0,

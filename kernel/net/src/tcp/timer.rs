@@ -11,7 +11,9 @@ use crate::stack::Stack;
 
 /// Between data and its acknowledgement when nothing else carries it (`TCP_DELACK_MIN`).
 pub(crate) const DELACK_NS: u64 = 40_000_000;
-/// The same at the start of a connection.
+/// The most that it grows to where answers come late (`TCP_DELACK_MAX`; RFC 9293 §3.8.6.3 wants less than 500 ms).
+const DELACK_MOST_NS: u64 = 200_000_000;
+/// As [`DELACK_NS`], at the start of a connection.
 pub(crate) const QUICK_NS: u64 = 2_000_000;
 /// `tcp_retries2`: timeouts in a row before the connection is given up.
 const RETRIES: u32 = 15;
@@ -107,6 +109,7 @@ impl Tcb {
         if self.delack_at <= now {
             self.delack_at = u64::MAX;
             self.ack_now = true;
+            self.ack_alone = true;
             stack.counters().delayed_acks.bump();
         }
         if self.state != State::Closed {
@@ -314,8 +317,29 @@ impl Tcb {
             self.quick -= 1;
             QUICK_NS
         } else {
-            DELACK_NS
+            self.ato
         };
-        self.delack_at = self.delack_at.min(now + wait);
+        if self.ack_alone {
+            // The peer went on without an answer: it waits for acknowledgements only.
+            self.ack_alone = false;
+            self.ato = DELACK_NS;
+        }
+        self.delack_at = self.delack_at.min(now + wait.min(self.ato));
+    }
+
+    /// New data goes out, and with it what was to be acknowledged. Where a program answers every request, but late
+    /// because ten thousand others wait as well, a bare acknowledgement for each would double the packets: it is held
+    /// back longer. (Linux grows the same time, up to `TCP_DELACK_MAX`.)
+    pub fn answered(&mut self, now: u64) {
+        // No need to hurry acknowledgements for the sake of the peer's start.
+        if self.ack_alone || self.delack_at != u64::MAX {
+            self.quick = 0;
+        }
+        if self.ack_alone {
+            self.ack_alone = false;
+            self.ato = (2 * self.ato).min(DELACK_MOST_NS);
+        } else if self.delack_at != u64::MAX && now + self.ato < self.delack_at + DELACK_NS {
+            self.ato = DELACK_NS;
+        }
     }
 }

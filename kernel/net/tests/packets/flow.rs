@@ -45,6 +45,51 @@ fn an_acknowledgement_is_not_delayed_for_ever() {
     assert_eq!(s.expect("ACK").ack, seq + 2921);
 }
 
+/// Where a program answers, but late, acknowledgements wait for it longer and longer; until it answers at once again,
+/// or the peer sends more without an answer.
+#[test]
+fn acknowledgements_wait_for_answers_that_come_late() {
+    let mut s = Script::new();
+    let (server, mut seq, mut iss) = connection(&mut s, &PLAIN);
+    let mut ask = |s: &mut Script, iss: u32| {
+        s.send(&seg(seq, iss, ACK | PSH, b"?"));
+        seq += 1;
+        read(&server, 1).unwrap();
+        s.silence();
+    };
+    let answer = |s: &mut Script, iss: &mut u32| {
+        assert_eq!(write(&server, b"!"), Ok(1));
+        assert_eq!(s.expect("answer").data, b"!");
+        *iss += 1;
+    };
+    ask(&mut s, iss);
+    s.advance(5 * MS);
+    s.expect("an acknowledgement, quick at the start");
+    answer(&mut s, &mut iss);
+    for wait in [80, 160, 200, 200] {
+        ask(&mut s, iss);
+        s.advance((wait - 5) * MS);
+        s.silence();
+        s.advance(10 * MS);
+        assert!(s.expect("an acknowledgement").data.is_empty());
+        answer(&mut s, &mut iss);
+    }
+    // At once: the next waits as usual.
+    ask(&mut s, iss);
+    answer(&mut s, &mut iss);
+    ask(&mut s, iss);
+    s.advance(45 * MS);
+    s.expect("an acknowledgement");
+    answer(&mut s, &mut iss);
+    // 80 ms now; but the peer goes on after a bare acknowledgement.
+    ask(&mut s, iss);
+    s.advance(85 * MS);
+    s.expect("an acknowledgement");
+    ask(&mut s, iss);
+    s.advance(45 * MS);
+    s.expect("an acknowledgement");
+}
+
 #[test]
 fn a_closed_window_is_probed_and_the_data_goes_when_it_opens() {
     let mut s = Script::new();
