@@ -79,9 +79,16 @@ pub struct Side {
 /// A machine that serves.
 #[derive(Debug)]
 pub struct Running {
-    _machine: Machine,
+    machine: Option<Machine>,
     /// Where its instructions are counted, if they are.
     pub counter: Option<PathBuf>,
+}
+
+impl Running {
+    /// Ends the machine, so that another can take its network device.
+    pub fn stop(&mut self) {
+        self.machine = None;
+    }
 }
 
 impl Side {
@@ -165,7 +172,7 @@ impl Side {
         let machine = Machine::start(command)?;
         wait_until(self.name, || load::count(&self.address).is_ok())?;
         Ok(Running {
-            _machine: machine,
+            machine: Some(machine),
             counter,
         })
     }
@@ -178,15 +185,24 @@ impl Side {
             Kind::Host { .. } => bail!("the host has no iperf3 of its own here"),
         };
         let machine = Machine::start(command)?;
-        // Connecting to iperf3 and saying nothing would disturb it, so the address is asked.
+        // A connection that says nothing would disturb it: a whole test of a kilobyte does not.
         let address = self.address.clone();
         wait_until(self.name, || {
-            let mut ping = Command::new("iperf3");
-            ping.args(["-c", &address, "-n", "1K", "--connect-timeout", "1000"]);
+            let mut ping = Command::new("timeout");
+            ping.args([
+                "5",
+                "iperf3",
+                "-c",
+                &address,
+                "-n",
+                "1K",
+                "--connect-timeout",
+                "1000",
+            ]);
             ping.output().is_ok_and(|output| output.status.success())
         })?;
         Ok(Running {
-            _machine: machine,
+            machine: Some(machine),
             counter: None,
         })
     }
