@@ -2,6 +2,7 @@
 //! `calls`, what sends in `send`, its options in `sockopt`.
 
 mod calls;
+mod datagram;
 mod send;
 mod sockopt;
 
@@ -13,6 +14,7 @@ use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use errno::Errno;
 use hashbrown::HashMap;
 
+use self::datagram::{Datagram, datagram};
 use crate::checksum::{Parts, Sum};
 use crate::flow::{FlowKey, KeyedState};
 use crate::hash::Key;
@@ -22,7 +24,7 @@ use crate::ip::{IpMeta, proto};
 use crate::multicast::Members;
 use crate::nic::RxChecksum;
 use crate::option::MtuDiscover;
-use crate::pkt::{InPacket, Payload, payload_footprint, payload_len, payload_truncate};
+use crate::pkt::{InPacket, Payload};
 use crate::poll::{Events, Pollee};
 use crate::ports::{Binding, Ports};
 use crate::query::SocketInfo;
@@ -36,47 +38,6 @@ pub(crate) const HEADER: usize = 8;
 const SHARDS: usize = 32;
 /// Entries of an error queue.
 const ERRORS: usize = 64;
-
-/// A datagram that waits to be received.
-pub(crate) struct Datagram {
-    pub payload: Payload,
-    pub from: (IpAddr, u16),
-    pub to: (IpAddr, u16),
-    pub index: u32,
-    pub ttl: u8,
-    pub tos: u8,
-    pub at: u64,
-    /// Datagrams dropped before it.
-    pub dropped: u32,
-    /// How many datagrams are merged here, and the length of all but the last (`UDP_GRO`).
-    pub merged: (u16, u16),
-    cost: usize,
-}
-
-/// The most datagrams merged into one: Linux's `UDP_GRO_CNT_MAX`.
-const MERGED: u16 = 64;
-/// The most bytes of them.
-const MERGED_BYTES: usize = 65_507;
-
-impl Datagram {
-    /// Appends `next`, if it is one more of the same size in the same flow, or a shorter last one (`UDP_GRO`); gives it
-    /// back if it is not.
-    fn merge(&mut self, next: Datagram) -> Option<Datagram> {
-        let (count, size) = self.merged;
-        let (held, more) = (payload_len(&self.payload), payload_len(&next.payload));
-        let full = held == usize::from(count) * usize::from(size);
-        let alike = (self.from, self.to, self.index, self.ttl, self.tos)
-            == (next.from, next.to, next.index, next.ttl, next.tos);
-        let fits = count < MERGED && held + more <= MERGED_BYTES;
-        if !alike || !full || !fits || more == 0 || more > usize::from(size) {
-            return Some(next);
-        }
-        self.payload.extend(next.payload);
-        self.cost += next.cost;
-        self.merged.0 += 1;
-        None
-    }
-}
 
 /// An entry of the error queue: what, the destination of the packet concerned, its data.
 pub(crate) struct ErrorEntry {
@@ -601,35 +562,6 @@ pub(crate) fn input(stack: &Stack, meta: &IpMeta, mut packet: InPacket, now: u64
     };
     let payload = packet.into_payload(meta.l4 + HEADER);
     socket.push(datagram(meta, payload, remote, local, now));
-}
-
-fn datagram(
-    meta: &IpMeta,
-    mut payload: Payload,
-    from: (IpAddr, u16),
-    to: (IpAddr, u16),
-    now: u64,
-) -> Datagram {
-    let len = payload_len(&payload);
-    payload_truncate(&mut payload, len);
-    // Small datagrams do not keep a whole buffer of the card.
-    if payload_footprint(&payload) > 1024 + 2 * len {
-        let bytes = crate::pkt::payload_to_vec(&payload);
-        payload = Payload::new();
-        payload.push(crate::pkt::RxData::Dense(bytes, 0));
-    }
-    Datagram {
-        cost: payload_footprint(&payload) + 192,
-        payload,
-        from,
-        to,
-        index: meta.iface.index,
-        ttl: meta.ttl,
-        tos: meta.tos,
-        at: now,
-        dropped: 0,
-        merged: (1, len as u16),
-    }
 }
 
 /// An ICMP error quotes one of our datagrams, with some of its data.

@@ -1,7 +1,7 @@
 //! Sockets between the machine and its host (`vsock(7)`, virtio 1.2, 5.10): addresses, connections, and where packets
 //! go. The card is `drivers`'; packets to the machine itself never reach it.
 //!
-//! `socket` has the calls, `conn` the state of a connection, `header` the format. Packets are put into queues while a
+//! `socket` has the calls, `transfer` those that move data, `conn` the state of a connection, `header` the format. Packets are put into queues while a
 //! connection's lock is held, and sent by `Vsock::flush` afterwards, so that their order is the connection's. Locks: the
 //! table before a socket, a socket before the queues.
 
@@ -10,6 +10,7 @@ mod header;
 mod socket;
 #[cfg(test)]
 mod tests;
+mod transfer;
 
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, VecDeque};

@@ -10,7 +10,7 @@ use core::sync::atomic::{AtomicBool, Ordering};
 use fs::OpenFile;
 use machine::sync::SpinLock;
 
-use super::UnixSocket;
+use super::{State, UnixSocket};
 use crate::socket::file::SocketFile;
 
 /// The UNIX sockets under way, by the address of their open file: how many times each is.
@@ -75,6 +75,32 @@ impl InFlight {
 impl Drop for InFlight {
     fn drop(&mut self) {
         drop(self.take());
+    }
+}
+
+impl UnixSocket {
+    /// Looks at each descriptor in its queue, and in those of connections that wait to be accepted.
+    fn each_right(&self, look: &mut dyn FnMut(&Arc<OpenFile>)) {
+        self.queue.lock().each_right(look);
+        for embryo in self.embryos() {
+            embryo.queue.lock().each_right(look);
+        }
+    }
+
+    /// Takes all those descriptors out.
+    fn take_rights(&self) -> Vec<InFlight> {
+        let mut rights = self.queue.lock().take_rights();
+        for embryo in self.embryos() {
+            rights.extend(embryo.queue.lock().take_rights());
+        }
+        rights
+    }
+
+    fn embryos(&self) -> Vec<Arc<UnixSocket>> {
+        match &*self.state.lock() {
+            State::Listening { waiting, .. } => waiting.iter().cloned().collect(),
+            _ => Vec::new(),
+        }
     }
 }
 

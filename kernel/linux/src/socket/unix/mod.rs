@@ -233,30 +233,6 @@ impl UnixSocket {
         result
     }
 
-    /// Looks at each descriptor in its queue, and in those of connections that wait to be accepted.
-    fn each_right(&self, look: &mut dyn FnMut(&Arc<fs::OpenFile>)) {
-        self.queue.lock().each_right(look);
-        for embryo in self.embryos() {
-            embryo.queue.lock().each_right(look);
-        }
-    }
-
-    /// Takes all those descriptors out.
-    fn take_rights(&self) -> Vec<InFlight> {
-        let mut rights = self.queue.lock().take_rights();
-        for embryo in self.embryos() {
-            rights.extend(embryo.queue.lock().take_rights());
-        }
-        rights
-    }
-
-    fn embryos(&self) -> Vec<Arc<UnixSocket>> {
-        match &*self.state.lock() {
-            State::Listening { waiting, .. } => waiting.iter().cloned().collect(),
-            _ => Vec::new(),
-        }
-    }
-
     /// Tells senders that there is room.
     fn freed(&self) {
         self.room.notify(Events::OUT);
