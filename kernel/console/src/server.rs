@@ -18,8 +18,8 @@ use crate::services::{Piece, Stream};
 use crate::transport::{Gone, Incoming, Listener, Received, Remote, Transport};
 use crate::watch;
 
-/// The lowest share of CPU time there is (`nice(2)`): the program goes first.
-const NICE: i32 = 19;
+/// A tenth of the CPU where the program wants all of it (`nice(2)`): the program goes first, but a page still loads.
+const NICE: i32 = 10;
 const SECOND: u64 = 1_000_000_000;
 /// Bytes that are given to a connection at once; each such piece has its own deadline.
 const PIECE: usize = 64 << 10;

@@ -122,7 +122,13 @@ pub fn next_seq() -> u64 {
 /// # Errors
 /// Why there is none: `deadline_ns` on the monotonic clock passed, or the thread was interrupted.
 pub fn wait(seq: u64, deadline_ns: Option<u64>) -> Result<(), Woken> {
-    READERS.wait_interruptible(deadline_ns, || (next_seq() > seq).then_some(()))
+    READERS.wait_interruptible(deadline_ns, || is_there(next_seq(), seq).then_some(()))
+}
+
+/// Whether there is a message of number `seq` or higher when the next will be `next`. The first is number 1, so a reader
+/// that begins at 0 waits for that one.
+fn is_there(next: u64, seq: u64) -> bool {
+    next > seq.max(1)
 }
 
 /// How many messages there were, and how many of them are not kept any more.
@@ -213,6 +219,13 @@ mod tests {
         for n in 0..count {
             ring.add(n, Level::Info, "net".into(), "x".repeat(len));
         }
+    }
+
+    #[test]
+    fn a_reader_that_begins_at_nought_waits_for_the_first() {
+        assert!(!is_there(1, 0));
+        assert!(is_there(2, 0) && is_there(2, 1));
+        assert!(!is_there(2, 2));
     }
 
     #[test]
