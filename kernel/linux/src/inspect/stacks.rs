@@ -4,6 +4,7 @@ use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt::Write;
+use core::ops::Range;
 
 use machine::context::Registers;
 
@@ -85,29 +86,45 @@ fn walk(mm: &AddressSpace, regs: &Registers) -> Vec<(usize, bool)> {
         low = frame + 16;
         frame = next as usize;
     }
+    let first_frame = regs.rbp as usize;
     if chain.first().is_none_or(|(first, _)| *first != top)
         && is_code(mm, top)
         && follows_call(mm, top)
     {
         frames.push((top, true));
+    } else if !chain.is_empty() {
+        // A function that makes no frame, with words of its own on the stack: its caller is among those.
+        scan(mm, sp..first_frame, &mut frames, 3);
     }
     frames.extend(chain);
     if frames.len() < 4 {
-        for n in 0..SCAN_WORDS {
-            let Ok(word) = mm.peek_u64(sp.wrapping_add(8 * n)) else {
-                break;
-            };
-            let at = word as usize;
-            if frames.len() < MAX_FRAMES
-                && is_code(mm, at)
-                && follows_call(mm, at)
-                && !frames.iter().any(|(seen, _)| *seen == at)
-            {
-                frames.push((at, false));
-            }
-        }
+        scan(
+            mm,
+            low..low.saturating_add(8 * SCAN_WORDS),
+            &mut frames,
+            MAX_FRAMES,
+        );
     }
     frames
+}
+
+/// Adds what looks like return addresses in the words of `range` and is not there yet, up to `most`.
+fn scan(mm: &AddressSpace, range: Range<usize>, frames: &mut Vec<(usize, bool)>, most: usize) {
+    let end = range.end.min(range.start.saturating_add(8 * SCAN_WORDS));
+    let full = frames.len() + most;
+    for at in (range.start..end).step_by(8) {
+        let Ok(word) = mm.peek_u64(at) else {
+            return;
+        };
+        let word = word as usize;
+        if frames.len() < full.min(MAX_FRAMES)
+            && is_code(mm, word)
+            && follows_call(mm, word)
+            && !frames.iter().any(|(seen, _)| *seen == word)
+        {
+            frames.push((word, false));
+        }
+    }
 }
 
 /// The stacks of the thread `tid`; `None` when there is no such thread.
