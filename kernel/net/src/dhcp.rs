@@ -398,7 +398,7 @@ fn text(data: &[u8]) -> Option<String> {
 }
 
 /// A list of domain names in DNS encoding with compression (RFC 3397).
-fn domains(data: &[u8]) -> Vec<String> {
+pub(crate) fn domains(data: &[u8]) -> Vec<String> {
     let mut names = Vec::new();
     let mut at = 0;
     while at < data.len() && names.len() < 8 {
@@ -557,8 +557,16 @@ impl Stack {
                     // A renewal brings what is there already.
                     let _ = self.add_route(route);
                 }
+                let mut lease = lease;
                 let changed = {
                     let mut leases = self.leases.write();
+                    // What IPv6 learned stays.
+                    if let Some(old) = leases.iter().find(|l| l.index == index) {
+                        lease.dns.extend(old.dns.iter().filter(|a| a.is_ipv6()));
+                        if lease.search.is_empty() {
+                            lease.search.clone_from(&old.search);
+                        }
+                    }
                     let same = leases.contains(&lease);
                     leases.retain(|l| l.index != index);
                     leases.push((*lease).clone());
@@ -570,7 +578,15 @@ impl Stack {
             }
             Action::Lose(cidr) => {
                 let _ = self.remove_address(index, cidr);
-                self.leases.write().retain(|l| l.index != index);
+                {
+                    let mut leases = self.leases.write();
+                    for lease in leases.iter_mut().filter(|l| l.index == index) {
+                        lease.addr = None;
+                        lease.routers.clear();
+                        lease.dns.retain(IpAddr::is_ipv6);
+                    }
+                    leases.retain(|l| l.index != index || !l.dns.is_empty());
+                }
                 self.tell(&Change::Lease(Lease {
                     index,
                     ..Lease::default()

@@ -16,6 +16,7 @@ mod change;
 mod checksum;
 pub mod config;
 mod dhcp;
+mod dhcp6;
 mod flow;
 mod frag;
 mod hash;

@@ -6,6 +6,7 @@ use alloc::vec::Vec;
 use core::net::{IpAddr, Ipv6Addr};
 
 use crate::config::{Cidr, Ipv6Config, Lease};
+use crate::dhcp6::Mode;
 use crate::icmp6;
 use crate::iface::Interface;
 use crate::ip::IpMeta;
@@ -26,6 +27,8 @@ const SOLICITS: u8 = 3;
 const TENTATIVE_NS: u64 = SECOND;
 /// Addresses that advertisements can give an interface.
 const MOST_ADDRESSES: usize = 16;
+/// Name servers that are remembered.
+const MOST_SERVERS: usize = 8;
 /// `RTPROT_RA`.
 const BY_ADVERT: u8 = 9;
 
@@ -247,6 +250,13 @@ fn router_advert(stack: &Stack, iface: &Arc<Interface>, src: Ipv6Addr, icmp: &[u
     if !servers.is_empty() {
         stack.take_servers(index, servers);
     }
+    // Managed addresses come with the other configuration.
+    let mode = match icmp[5] {
+        flags if flags & 0x80 != 0 => Mode::Managed,
+        flags if flags & 0x40 != 0 => Mode::Other,
+        _ => return,
+    };
+    stack.want_dhcp6(iface, mode, now);
 }
 
 impl Stack {
@@ -352,6 +362,7 @@ impl Stack {
                 me.tentative.retain(|(a, _)| *a != addr);
             }
         }
+        self.dhcp6_decline(iface.index, addr, self.now());
     }
 
     fn take_router(&self, iface: &Interface, router: Ipv6Addr, lifetime_s: u16, now: u64) {
@@ -431,8 +442,8 @@ impl Stack {
         }
     }
 
-    /// Name servers of a router.
-    fn take_servers(&self, index: u32, servers: Vec<IpAddr>) {
+    /// Name servers of a router or a server: those not known yet are added.
+    pub(crate) fn take_servers(&self, index: u32, servers: Vec<IpAddr>) {
         let told = {
             let mut leases = self.leases.write();
             if !leases.iter().any(|l| l.index == index) {
@@ -445,8 +456,11 @@ impl Stack {
                 return;
             };
             let before = lease.dns.clone();
-            lease.dns.retain(IpAddr::is_ipv4);
-            lease.dns.extend(servers);
+            for server in servers {
+                if lease.dns.len() < MOST_SERVERS && !lease.dns.contains(&server) {
+                    lease.dns.push(server);
+                }
+            }
             (lease.dns != before).then(|| lease.clone())
         };
         if let Some(lease) = told {

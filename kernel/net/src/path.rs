@@ -628,6 +628,7 @@ impl Stack {
         const DHCP: usize = Chore::Dhcp as usize;
         const DISCOVERY: usize = Chore::Discovery as usize;
         const MULTICAST: usize = Chore::Multicast as usize;
+        const DHCP6: usize = Chore::Dhcp6 as usize;
         match chore {
             NEIGHBOURS => {
                 let aged = self.neighbour_cache.age(now);
@@ -655,6 +656,7 @@ impl Stack {
             DHCP => self.run_dhcp(now),
             DISCOVERY => self.run_discovery(now),
             MULTICAST => self.run_multicast(now),
+            DHCP6 => self.run_dhcp6(now),
             _ => {
                 let (failed, next) = self.fragments.lock().expire(now);
                 let counters = self.counters();

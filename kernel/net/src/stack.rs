@@ -12,6 +12,7 @@ use hashbrown::HashMap;
 
 use crate::config::{Cidr, Config, IfConfig, Ipv4Config, Lease};
 use crate::dhcp::Dhcp;
+use crate::dhcp6::Dhcp6;
 use crate::flow::{FlowTable, Found, KeyedState};
 use crate::hash::Key;
 use crate::iface::{IfAddr, Interface};
@@ -50,9 +51,10 @@ pub(crate) enum Chore {
     Fragments,
     Discovery,
     Multicast,
+    Dhcp6,
 }
 
-pub(crate) const CHORES: usize = 6;
+pub(crate) const CHORES: usize = 7;
 /// Timer wheels: connections are spread over them.
 pub(crate) const WHEELS: usize = 4;
 
@@ -86,6 +88,7 @@ pub struct Stack {
     pub(crate) armed: AtomicU64,
     pub(crate) arm_hook: ArmHook,
     pub(crate) dhcp: SpinLock<Vec<Dhcp>>,
+    pub(crate) dhcp6: SpinLock<Vec<Dhcp6>>,
     pub(crate) discovery: SpinLock<Vec<Discovery>>,
     pub(crate) leases: RwSpinLock<Vec<Lease>>,
     pub(crate) fragments: SpinLock<crate::frag::Fragments>,
@@ -131,6 +134,7 @@ impl Stack {
             armed: AtomicU64::new(u64::MAX),
             arm_hook: RwSpinLock::new(None),
             dhcp: SpinLock::new(Vec::new()),
+            dhcp6: SpinLock::new(Vec::new()),
             discovery: SpinLock::new(Vec::new()),
             leases: RwSpinLock::new(Vec::new()),
             fragments: SpinLock::new(crate::frag::Fragments::new(config.limits.fragments, keyed)),

@@ -31,12 +31,21 @@ const FOLDERS: [(&str, u16); 8] = [
     ("/var/tmp", 0o1777),
 ];
 
+/// In place of name servers: those that the machine learns when it runs.
+const LEARNED: &str = "dhcp";
+
 /// Adds the system's files and folders.
 pub fn add(tree: &mut Tree, config: &Config) -> Result<()> {
     for (path, mode) in FOLDERS {
         tree.put_dir(Path::new(path), Attributes::made(mode))?;
     }
-    tree.put_default("/etc/resolv.conf", resolver(config)?)?;
+    let learned = config.name_servers.as_deref() == Some(&[String::from(LEARNED)]);
+    if !learned {
+        tree.put_default("/etc/resolv.conf", resolver(config)?)?;
+    } else if tree.find(Path::new("/etc/resolv.conf"), false).is_none() {
+        let link = Kind::Symlink("/proc/net/pnp".into());
+        tree.put(Path::new("/etc/resolv.conf"), link, Attributes::made(0o777))?;
+    }
     tree.put_default("/etc/hosts", HOSTS)?;
     tree.put_default("/etc/hostname", format!("{HOSTNAME}\n"))?;
     tree.put_default("/etc/passwd", PASSWD)?;
@@ -54,7 +63,9 @@ fn resolver(config: &Config) -> Result<String> {
     let mut text = String::new();
     for server in servers {
         if server.parse::<std::net::IpAddr>().is_err() {
-            bail!("NameServers: `{server}` is not an IP address");
+            bail!(
+                "NameServers: `{server}` is not an IP address; [\"{LEARNED}\"] takes what DHCP tells"
+            );
         }
         text.push_str(&format!("nameserver {server}\n"));
     }

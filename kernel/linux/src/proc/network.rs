@@ -41,7 +41,8 @@ pub fn add(_process: &'static Process, dir: &Arc<Dir>) {
         .text("route", route)
         .text("ipv6_route", ipv6_route)
         .text("if_inet6", if_inet6)
-        .text("arp", arp);
+        .text("arp", arp)
+        .text("pnp", pnp);
 }
 
 /// The groups an interface listens to, in the order they are told, those that every one is in first.
@@ -290,6 +291,33 @@ fn if_inet6() -> String {
             info.addr.prefix,
             name_of(stack, info.index),
         );
+    }
+    text
+}
+
+/// `pnp`: what automatic configuration learned, in the form of `resolv.conf(5)`, so that `/etc/resolv.conf` may be a link
+/// to it.
+fn pnp() -> String {
+    let leases = match socket::stack() {
+        Ok(stack) => stack.leases(),
+        Err(_) => Vec::new(),
+    };
+    if leases.is_empty() {
+        return String::from("#MANUAL\n");
+    }
+    let mut text = String::from("#PROTO: DHCP\n");
+    if let Some(domain) = leases.iter().find_map(|lease| lease.domain.as_ref()) {
+        text += &format!("domain {domain}\n");
+    }
+    let search: Vec<String> = leases
+        .iter()
+        .flat_map(|lease| lease.search.clone())
+        .collect();
+    if !search.is_empty() {
+        text += &format!("search {}\n", search.join(" "));
+    }
+    for server in leases.iter().flat_map(|lease| &lease.dns) {
+        text += &format!("nameserver {server}\n");
     }
     text
 }

@@ -519,6 +519,13 @@ pub(crate) fn input(stack: &Stack, meta: &IpMeta, mut packet: InPacket, now: u64
             return;
         }
     }
+    if lport == crate::dhcp6::CLIENT_PORT && meta.dst.is_ipv6() {
+        let bytes = packet.to_vec();
+        let dhcp = bytes.get(meta.l4 + HEADER..).unwrap_or(&[]);
+        if stack.dhcp6_input(meta.iface.index, dhcp, now) {
+            return;
+        }
+    }
     let remote = (meta.src, rport);
     let local = (meta.dst, lport);
     let index = meta.iface.index;
