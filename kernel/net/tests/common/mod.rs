@@ -352,7 +352,8 @@ impl World {
         let w = self.weather;
         self.carried += 1;
         // A router may cut what has no don't-fragment bit; here it lets it pass.
-        let whole = frame[12..14] == [0x86, 0xdd] || frame.get(20).is_some_and(|f| f & 0x40 != 0);
+        let whole = frame.get(12..14) == Some(&[0x86, 0xdd])
+            || frame.get(20).is_some_and(|f| f & 0x40 != 0);
         if let Some((mtu, tells)) = self.path_mtu
             && frame.len() > mtu + 14
             && whole
