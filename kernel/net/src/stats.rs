@@ -210,7 +210,7 @@ counters! {
         to_zero_window "TCPToZeroWindowAdv", want_zero_window "TCPWantZeroWindowAdv", syn_retrans "TCPSynRetrans",
         orig_data_sent "TCPOrigDataSent", keep_alive "TCPKeepAlive", mtup_fail "TCPMTUPFail", delivered "TCPDelivered",
         delivered_ce "TCPDeliveredCE", ack_skipped "TCPACKSkippedChallenge",
-        ack_skipped_seq "TCPACKSkippedSeq", ack_skipped_paws "TCPACKSkippedPAWS", win_probe "TCPWinProbe",
+        ack_skipped_seq "TCPACKSkippedSeq", win_probe "TCPWinProbe",
         zero_window_drop "TCPZeroWindowDrop", rcv_q_drop "TCPRcvQDrop", bad_option "TCPBadOption",
     }
     "IpExt" {

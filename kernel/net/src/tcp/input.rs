@@ -72,11 +72,11 @@ pub(crate) fn deliver(
         Some(Found::Conn(conn)) => conn.segment(segment, payload, merged, now),
         Some(Found::Half(half)) => listen::half_input(stack, meta, &half, segment, payload, now),
         Some(Found::Wait) => {
-            if timewait::input(stack, key, segment, now) {
-                listen::syn_input(stack, meta, key, segment, payload, now);
+            if let timewait::Outcome::Opens { after } = timewait::input(stack, key, segment, now) {
+                listen::syn_input(stack, meta, key, segment, payload, after, now);
             }
         }
-        None => listen::syn_input(stack, meta, key, segment, payload, now),
+        None => listen::syn_input(stack, meta, key, segment, payload, None, now),
     }
 }
 
@@ -280,6 +280,8 @@ impl Tcb {
                 if segment.len > 0 || segment.flags & (FIN | SYN) != 0 {
                     self.note_duplicate(segment);
                     self.ack_now = true;
+                } else if !self.too_soon(stack, now) {
+                    self.ack_now = true;
                 }
                 return;
             }
@@ -311,7 +313,10 @@ impl Tcb {
             {
                 self.update_window(segment);
             }
-            self.ack_now = true;
+            // Two ends that hold each other for wrong must not go on about it for ever.
+            if segment.len > 0 || segment.has(FIN) || !self.too_soon(stack, now) {
+                self.ack_now = true;
+            }
             return;
         }
         if segment.has(RST) {
@@ -451,6 +456,17 @@ impl Tcb {
         self.challenge_at = now.max(1);
         stack.counters().challenge_ack.bump();
         self.ack_now = true;
+    }
+
+    /// Whether an answer to a segment without data that does not fit was given a moment ago (`tcp_invalid_ratelimit`).
+    fn too_soon(&mut self, stack: &Stack, now: u64) -> bool {
+        let soon = now.saturating_sub(self.misfit_at) < CHALLENGE_NS && self.misfit_at != 0;
+        if soon {
+            stack.counters().ack_skipped_seq.bump();
+        } else {
+            self.misfit_at = now.max(1);
+        }
+        soon
     }
 
     fn on_reset(&mut self, stack: &Stack) {

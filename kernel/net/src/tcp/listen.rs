@@ -269,13 +269,14 @@ pub(crate) struct HalfOpen {
     cookie: Option<fastopen::Cookie>,
 }
 
-/// A segment for which there is no flow.
+/// A segment for which there is no flow; a new connection starts after sequence number `after`.
 pub(crate) fn syn_input(
     stack: &Stack,
     meta: &IpMeta,
     key: &FlowKey,
     segment: &Segment,
     payload: Payload,
+    after: Option<u32>,
     now: u64,
 ) {
     let Some(listener) = stack.listeners.find(stack, key, meta.iface.index) else {
@@ -315,6 +316,12 @@ pub(crate) fn syn_input(
         }
         return;
     }
+    let iss = super::socket::initial_seq(stack, key, now);
+    let iss = match after {
+        // The clock may not have come as far as a fast connection did.
+        Some(last) if !seq::gt(iss, last) => last.wrapping_add(65_537),
+        _ => iss,
+    };
     let cookie = match fastopen::judge(stack, &listener, key, segment, now) {
         Verdict::Ordinary(cookie) => cookie,
         Verdict::Open(cookie) => {
@@ -322,7 +329,7 @@ pub(crate) fn syn_input(
                 key: *key,
                 listener: &listener,
                 syn: *segment,
-                iss: super::socket::initial_seq(stack, key, now),
+                iss,
                 dst,
                 rtt: None,
             };
@@ -334,7 +341,7 @@ pub(crate) fn syn_input(
         key: *key,
         listener: listener.clone(),
         syn: *segment,
-        iss: super::socket::initial_seq(stack, key, now),
+        iss,
         dst,
         retries: AtomicU32::new(0),
         due: AtomicU64::new(now + SECOND),

@@ -210,6 +210,8 @@ pub(crate) struct Tcb {
     /// Acknowledgements sent quickly at the start, so that the peer's slow start and its Nagle do not wait.
     pub quick: u8,
     pub challenge_at: u64,
+    /// When a segment without data that did not fit was last answered.
+    pub misfit_at: u64,
     pub last_ack_sent: u32,
 
     /// Open by Fast Open, and its handshake not done.
@@ -355,6 +357,7 @@ impl Tcb {
             ack_alone: false,
             quick: 16,
             challenge_at: 0,
+            misfit_at: 0,
             last_ack_sent: 0,
             early: None,
             syn_data: false,

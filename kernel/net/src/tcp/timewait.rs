@@ -46,24 +46,35 @@ impl TimeWait {
 enum Answer {
     Nothing,
     Ack(Emit),
-    /// The record is gone: the segment opens a new connection.
-    Reopen(Binding),
+    /// The record is gone: the segment opens a new connection, which starts after that sequence number.
+    Reopen(Binding, u32),
 }
 
-/// A segment for a record. True when it is a SYN for which the record made way.
-pub(crate) fn input(stack: &Stack, key: &FlowKey, segment: &Segment, now: u64) -> bool {
+/// What a segment for a record comes to.
+pub(crate) enum Outcome {
+    Done,
+    /// It opens a new connection. Our first sequence number lies after the old connection's last (RFC 1122
+    /// §4.2.2.13), if there still was one.
+    Opens {
+        after: Option<u32>,
+    },
+}
+
+/// A segment for a record.
+pub(crate) fn input(stack: &Stack, key: &FlowKey, segment: &Segment, now: u64) -> Outcome {
     let length = stack.config().limits.time_wait_ns;
     let answer = stack.flows.with_wait(key, |wait| {
         if segment.has(RST) {
             // RFC 1337: a reset does not end it.
             return (Answer::Nothing, false);
         }
+        // An older timestamp is an old duplicate's, whatever its sequence number (RFC 6191 §2).
         let fresh = match (segment.ts, wait.ts_recent) {
-            (Some((value, _)), Some(recent)) => seq::gt(value, recent),
+            (Some((value, _)), Some(recent)) if value != recent => seq::gt(value, recent),
             _ => seq::gt(segment.seq, wait.rcv_nxt),
         };
-        if segment.has(SYN) && !segment.has(ACK) && (fresh || seq::gt(segment.seq, wait.rcv_nxt)) {
-            return (Answer::Reopen(wait.binding), true);
+        if segment.has(SYN) && !segment.has(ACK) && fresh {
+            return (Answer::Reopen(wait.binding, wait.snd_nxt), true);
         }
         if segment.has(FIN) {
             wait.expires_ns = now + length;
@@ -109,15 +120,15 @@ pub(crate) fn input(stack: &Stack, key: &FlowKey, segment: &Segment, now: u64) -
                 };
                 send_header(stack, &dst, &out, &emit, now);
             }
-            false
+            Outcome::Done
         }
-        Some(Answer::Reopen(binding)) => {
+        Some(Answer::Reopen(binding, after)) => {
             stack.counters().tw_recycled.bump();
             stack.tcp_ports.release(key.lport, &binding);
-            true
+            Outcome::Opens { after: Some(after) }
         }
-        Some(Answer::Nothing) => false,
+        Some(Answer::Nothing) => Outcome::Done,
         // It expired meanwhile.
-        None => true,
+        None => Outcome::Opens { after: None },
     }
 }

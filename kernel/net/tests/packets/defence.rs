@@ -43,3 +43,69 @@ fn old_duplicates_are_told_by_their_timestamps() {
     assert_eq!(s.expect("ACK").ack, seq + 3);
     assert_eq!(s.stack.counters().sum(|c| &c.paws_estab), 1);
 }
+
+#[test]
+fn sequence_numbers_start_where_nobody_can_guess_and_move_with_time() {
+    // RFC 6528: the same flow moves with the clock, 64 ns a step; others are somewhere else.
+    let mut s = Script::new();
+    let _listener = s.listen(80, 16);
+    let first = |s: &mut Script, sport: u16| {
+        s.send(&Seg {
+            sport,
+            ..seg(1000, 0, SYN, b"")
+        });
+        let iss = s.expect("SYN-ACK").seq;
+        s.send(&Seg {
+            sport,
+            ..seg(1001, 0, RST, b"")
+        });
+        iss
+    };
+    let a = first(&mut s, 1);
+    s.advance(64 * MS);
+    let again = first(&mut s, 1).wrapping_sub(a);
+    assert!((1_000_000..1_001_000).contains(&again), "{again}");
+    let apart: Vec<u32> = (2..10)
+        .map(|p| first(&mut s, p).wrapping_sub(a))
+        .filter(|far| (5_000_000..u32::MAX - 5_000_000).contains(far))
+        .collect();
+    assert!(apart.len() >= 6, "{apart:?}");
+}
+
+#[test]
+fn a_segment_outside_the_window_is_answered_but_not_for_ever() {
+    let mut s = Script::new();
+    let (_server, seq, iss) = connection(&mut s, &PLAIN);
+    // Data is always answered, as the peer may just have lost our acknowledgement.
+    for _ in 0..3 {
+        s.send(&seg(seq.wrapping_sub(10), iss, ACK, b"old"));
+        assert_eq!(s.expect("ACK").ack, seq);
+    }
+    // Bare acknowledgements twice a second at most: two ends that misunderstand each other stop.
+    let misfit = seg(seq.wrapping_sub(10), iss, ACK, b"");
+    s.send(&misfit);
+    assert_eq!(s.expect("ACK").ack, seq);
+    s.send(&misfit);
+    s.advance(400 * MS);
+    s.send(&misfit);
+    s.silence();
+    s.advance(101 * MS);
+    s.send(&misfit);
+    assert_eq!(s.expect("ACK").ack, seq);
+}
+
+#[test]
+fn acknowledgements_of_what_was_never_sent_are_challenged() {
+    // RFC 5961 §5.2, and no more than one in half a second.
+    let mut s = Script::new();
+    let (server, seq, iss) = connection(&mut s, &PLAIN);
+    s.send(&seg(seq, iss.wrapping_add(500_000), ACK, b"evil"));
+    assert_eq!(s.expect("challenge").seq, iss);
+    s.send(&seg(seq, iss.wrapping_sub(500_000), ACK, b"evil"));
+    s.silence();
+    s.advance(501 * MS);
+    s.send(&seg(seq, iss.wrapping_sub(500_000), ACK, b"evil"));
+    assert_eq!(s.expect("challenge").seq, iss);
+    assert_eq!(read(&server, 9), Err(Errno::EAGAIN));
+    assert_eq!(s.stack.counters().sum(|c| &c.challenge_ack), 2);
+}

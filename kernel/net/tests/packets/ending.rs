@@ -83,3 +83,60 @@ fn the_user_timeout_ends_what_is_not_acknowledged() {
     assert!(server.poll().contains(Events::ERR));
     assert_eq!(read(&server, 1), Err(Errno::ETIMEDOUT));
 }
+
+/// A connection in TIME-WAIT, whose last segment had timestamp 50: the peer's next sequence number and ours.
+fn waiting(s: &mut Script, stamps: bool) -> (u32, u32) {
+    let listener = s.listen(80, 4);
+    let options = |value| if stamps { ts(value, 0) } else { vec![] };
+    let full = if stamps { &FULL[..] } else { &[] };
+    let (server, seq, iss) = s.establish(&listener, 5000, full);
+    server.close();
+    assert!(s.expect("FIN").is(FIN | ACK));
+    s.send(&Seg {
+        options: options(50),
+        ..seg(seq, iss + 1, FIN | ACK, b"")
+    });
+    assert_eq!(s.expect("ACK").ack, seq + 1);
+    assert_eq!(s.stack.flow_counts(), (1, 1));
+    core::mem::forget(listener);
+    (seq + 1, iss + 1)
+}
+
+#[test]
+fn time_wait_makes_way_only_for_what_is_new() {
+    // RFC 6191: a larger timestamp is new, even with an older sequence number; an older one is not.
+    let mut s = Script::new();
+    let (seq, last) = waiting(&mut s, true);
+    let mut old = FULL;
+    old[11] = 49;
+    s.send(&Seg {
+        options: old.to_vec(),
+        ..seg(seq + 100_000, 0, SYN, b"")
+    });
+    assert!(s.expect("ACK of the old connection").is(ACK));
+    let mut new = FULL;
+    new[11] = 51;
+    s.send(&Seg {
+        options: new.to_vec(),
+        ..seg(seq - 1000, 0, SYN, b"")
+    });
+    let answer = s.expect("SYN-ACK");
+    assert!(answer.is(SYN | ACK) && answer.ack == seq - 999);
+    // It starts beyond all that the old one sent (RFC 1122 §4.2.2.13).
+    assert!((answer.seq.wrapping_sub(last) as i32) > 0);
+    assert_eq!(s.stack.flow_counts(), (1, 0));
+    // Without timestamps the sequence number decides.
+    let mut s = Script::new();
+    let (seq, _) = waiting(&mut s, false);
+    s.send(&seg(seq - 100, 0, SYN, b""));
+    assert!(s.expect("ACK").is(ACK));
+    s.send(&seg(seq + 100, 0, SYN, b""));
+    assert!(s.expect("SYN-ACK").is(SYN | ACK));
+    // And it ends after a minute.
+    let mut s = Script::new();
+    let (seq, last) = waiting(&mut s, false);
+    s.advance(61 * SECOND);
+    assert_eq!(s.stack.flow_counts(), (0, 0));
+    s.send(&seg(seq, last, ACK, b""));
+    assert!(s.expect("RST").is(RST));
+}

@@ -11,6 +11,8 @@ mod flow;
 mod handshake;
 mod loss;
 mod mtu;
+mod options;
+mod recovery;
 mod urgent;
 
 use std::net::{Ipv4Addr, SocketAddr};
