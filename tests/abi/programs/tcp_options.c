@@ -17,7 +17,7 @@ static void tell(const char *who, int fd) {
     printf("%s: state %u ca %u options %x retransmits %u probes %u backoff %u\n", who, i.tcpi_state, i.tcpi_ca_state, i.tcpi_options & ~8 & ~16, i.tcpi_retransmits, i.tcpi_probes, i.tcpi_backoff);
     printf("  unacked %u sacked %u lost %u retrans %u total %u notsent %u\n", i.tcpi_unacked, i.tcpi_sacked, i.tcpi_lost, i.tcpi_retrans, i.tcpi_total_retrans, i.tcpi_notsent_bytes);
     printf("  acked %llu received %llu sent %llu again %llu\n", (long long)i.tcpi_bytes_acked, (long long)i.tcpi_bytes_received, (long long)i.tcpi_bytes_sent, (long long)i.tcpi_bytes_retrans);
-    printf("  rtt %d rto %d mss %d cwnd %d ssthresh %x reordering %u rcv_rtt? dup %u ooo %u\n", i.tcpi_rtt > 0, i.tcpi_rto >= 200000 && i.tcpi_rto < 1000000, i.tcpi_snd_mss > 536, i.tcpi_snd_cwnd >= 10, i.tcpi_snd_ssthresh, i.tcpi_reordering, i.tcpi_dsack_dups, i.tcpi_rcv_ooopack);
+    printf("  rtt %d rto %d mss %d cwnd %d ssthresh %x reordering %u rcv_rtt? dup %u ooo %u\n", i.tcpi_rtt > 0, i.tcpi_rto >= 200000 && i.tcpi_rto < 1000000, i.tcpi_snd_mss > 536, i.tcpi_snd_cwnd >= 2, i.tcpi_snd_ssthresh, i.tcpi_reordering, i.tcpi_dsack_dups, i.tcpi_rcv_ooopack);
 }
 int main(void) {
     enter("tcp_options");
