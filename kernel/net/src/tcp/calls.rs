@@ -241,9 +241,12 @@ impl Socket for TcpSocket {
         let discard = flags.contains(MsgFlags::TRUNC);
         let mut done = 0;
         let mut limit = sink.remaining();
-        {
+        let outcome = {
             let _receiver = self.recv_lock.lock();
-            while limit > 0 {
+            loop {
+                if limit == 0 {
+                    break Ok(());
+                }
                 let mut gate = Gate {
                     skip: 0,
                     most: limit,
@@ -253,7 +256,8 @@ impl Socket for TcpSocket {
                         if tcb.has_mark() {
                             match tcb.urgent_gate(done, limit) {
                                 Some(narrowed) => gate = narrowed,
-                                None => break,
+                                // Up to the mark and no further.
+                                None => break Ok(()),
                             }
                         }
                         tcb.recvq.take(gate.most + gate.skip)
@@ -261,7 +265,15 @@ impl Socket for TcpSocket {
                     _ => return Err(Errno::ENOTCONN),
                 };
                 if parts.is_empty() {
-                    break;
+                    if done > 0 {
+                        break Ok(());
+                    }
+                    // Data and the end may have come since the queue was looked at: then it is not the end yet.
+                    match self.empty(0, now) {
+                        Ok(false) => continue,
+                        Ok(true) => break Ok(()),
+                        Err(error) => break Err(error),
+                    }
                 }
                 let skipped = gate.skip;
                 let mut copied = 0;
@@ -306,23 +318,26 @@ impl Socket for TcpSocket {
                     tcb.recvq.len() > 0
                 });
                 if let Some(error) = fault {
-                    if done == 0 {
-                        return Err(error);
+                    break if done == 0 { Err(error) } else { Ok(()) };
+                }
+                if done > 0 && (peek || copied + skipped == 0 || more != Some(true)) {
+                    break Ok(());
+                }
+                if copied + skipped == 0 {
+                    break Err(Errno::EAGAIN);
+                }
+                // Only the urgent byte was passed over; one that is peeked at stays where it is.
+                if done == 0 && peek {
+                    match self.empty(skipped, now) {
+                        Ok(false) => continue,
+                        Ok(true) => break Ok(()),
+                        Err(error) => break Err(error),
                     }
-                    break;
-                }
-                if peek || copied + skipped == 0 || more != Some(true) {
-                    break;
                 }
             }
-        }
+        };
         self.stack.drain_loopback();
-        if done == 0 {
-            let nothing_asked = limit == 0;
-            if !nothing_asked {
-                self.empty(now)?;
-            }
-        }
+        outcome?;
         Ok(RecvMeta {
             len: done,
             full_len: done,

@@ -255,9 +255,13 @@ impl TcpSocket {
         done
     }
 
-    /// Why there is nothing to read: an error, the end, or not yet.
-    pub(super) fn empty(&self, now: u64) -> Result<()> {
+    /// Why there is nothing to read behind the first `passed` bytes: an error, the end (true), or not yet.
+    /// False when there is something.
+    pub(super) fn empty(&self, passed: usize, now: u64) -> Result<bool> {
         self.with_inner(now, |inner| {
+            if matches!(&inner.phase, Phase::Conn(tcb) if tcb.recvq.len() > passed) {
+                return Ok(false);
+            }
             if let Some(error) = inner.error.take() {
                 return Err(error);
             }
@@ -272,7 +276,7 @@ impl TcpSocket {
                                 | State::LastAck
                                 | State::Closing
                         );
-                    if over { Ok(()) } else { Err(Errno::EAGAIN) }
+                    if over { Ok(true) } else { Err(Errno::EAGAIN) }
                 }
                 _ => Err(Errno::ENOTCONN),
             }
