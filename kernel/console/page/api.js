@@ -70,6 +70,9 @@ export function nest(values, prefix) {
   return root;
 }
 
+/** The subscription that shows that the machine lives, and how many milliseconds without any message are too many. */
+const HEARTBEAT = 0, SILENCE = 10000;
+
 /** One WebSocket that heals itself and asks again for everything that was watched. */
 class Live {
   #socket = null;
@@ -78,7 +81,18 @@ class Live {
   #wait = 500;
   #timer = 0;
   #listeners = new Set();
+  #heard = 0;
   state = "wait";
+
+  constructor() {
+    // A machine that restarted or hangs says no goodbye: silence tells.
+    setInterval(() => {
+      if (this.state !== "on" || performance.now() - this.#heard < SILENCE) return;
+      const socket = this.#socket;
+      socket.onclose?.();
+      socket.close();
+    }, 1000);
+  }
 
   /** Calls `tell(state)` with "on", "off" or "wait" at each change. */
   onState(tell) { this.#listeners.add(tell); tell(this.state); }
@@ -89,12 +103,15 @@ class Live {
     const socket = this.#socket = new WebSocket(`${location.protocol === "https:" ? "wss" : "ws"}://${location.host}/api/watch`);
     socket.onopen = () => {
       this.#wait = 500;
+      this.#heard = performance.now();
       this.#set("on");
+      socket.send(JSON.stringify({ op: "subscribe", id: HEARTBEAT, path: "/time/uptime", depth: 0, period_ms: 2000 }));
       for (const [id, subscription] of this.#subscriptions) this.#send(id, subscription);
     };
-    socket.onmessage = event => this.#take(JSON.parse(event.data));
+    socket.onmessage = event => { this.#heard = performance.now(); this.#take(JSON.parse(event.data)); };
     socket.onclose = () => {
       if (socket !== this.#socket) return;
+      socket.onclose = null;
       this.#set("off");
       this.#timer = setTimeout(() => this.start(), this.#wait);
       this.#wait = Math.min(this.#wait * 2, 8000);

@@ -4,6 +4,7 @@
 //! starts ends with it.
 #![forbid(unsafe_code)]
 
+pub mod browser;
 pub mod programs;
 
 use anyhow::{Context, Result, bail};
