@@ -260,7 +260,9 @@ impl Socket for TcpSocket {
                                 None => break Ok(()),
                             }
                         }
-                        tcb.recvq.take(gate.most + gate.skip)
+                        // The urgent byte may be a part of its own: what is behind it has to come along.
+                        tcb.recvq
+                            .take(if gate.skip > 0 { usize::MAX } else { gate.most })
                     }
                     _ => return Err(Errno::ENOTCONN),
                 };

@@ -155,3 +155,21 @@ fn a_closed_window_does_not_hold_the_pointer_back() {
     assert_eq!((probe.seq, probe.flags & URG), (iss.wrapping_sub(1), URG));
     assert_eq!(probe.urgent, 12);
 }
+
+/// The urgent byte came alone, and what follows it is more than the read asks for.
+#[test]
+fn peeking_past_an_urgent_byte_that_came_alone() {
+    let mut s = Script::new();
+    let (server, seq, iss) = connection(&mut s, &PLAIN);
+    s.send(&urgent(seq, iss, 1, b"!"));
+    let mut sink = VecSink::new(10);
+    let looked = server.recv(&mut sink, MsgFlags::PEEK);
+    assert_eq!(looked.map(|meta| meta.len), Err(Errno::EAGAIN));
+    s.send(&seg(seq + 1, iss, ACK, &[7; 1000]));
+    for flags in [MsgFlags::PEEK, MsgFlags::empty()] {
+        let mut sink = VecSink::new(10);
+        server.recv(&mut sink, flags).unwrap();
+        assert_eq!(sink.into_bytes(), [7; 10]);
+    }
+    assert_eq!(read(&server, 2000).unwrap(), [7; 990]);
+}
