@@ -248,8 +248,8 @@ impl Interface {
             index: self.index,
             name: self.name.clone(),
             mac: self.mac,
-            // Linux's is 64 KiB, one more than an IP packet can have.
-            mtu: self.mtu() + u32::from(self.is_loopback()),
+            // The loopback's at first is 64 KiB on Linux, one more than an IP packet can have.
+            mtu: self.mtu() + u32::from(self.is_loopback() && self.mtu() == 65_535),
             up: self.is_up(),
             loopback: self.is_loopback(),
             carrier: self.nic.as_ref().is_none_or(|nic| nic.link_up()),

@@ -396,6 +396,7 @@ impl Stack {
     pub fn remove_route(&self, route: &RouteInfo) -> Result<()> {
         let gone = self.routes.remove(|r| {
             r.dst == route.dst
+                && r.metric == route.metric
                 && (route.index == 0 || r.index == route.index)
                 && (route.gateway.is_none() || r.gateway == route.gateway)
         });

@@ -1,4 +1,4 @@
-//! Taps: who sees which frame, bounded queues, frames sent by hand.
+//! Taps: who sees which frame, bounded queues, frames sent by hand. Routes and links changed by hand.
 
 mod common;
 
@@ -9,8 +9,9 @@ use common::host;
 use common::script::*;
 use errno::Errno;
 use iobuf::SliceSource;
+use net::query::RouteInfo;
 use net::tap::FRAME_COST;
-use net::{FrameKind, Kind, SendMeta, Socket, TapConfig};
+use net::{Cidr, FrameKind, Kind, SendMeta, Socket, TapConfig};
 
 fn send_to(socket: &Arc<dyn Socket>, to: Ipv4Addr, bytes: &[u8]) {
     let meta = SendMeta {
@@ -163,4 +164,44 @@ fn frames_sent_by_hand_leave_as_they_are() {
     let kinds: Vec<_> = std::iter::from_fn(|| tap.next()).map(|f| f.kind).collect();
     assert_eq!(kinds, [FrameKind::Outgoing, FrameKind::Host]);
     s.advance(0);
+}
+
+#[test]
+fn a_route_goes_alone() {
+    let s = Script::new();
+    let route = |metric| RouteInfo {
+        dst: Cidr::new("10.99.0.0".parse().unwrap(), 16).unwrap(),
+        gateway: None,
+        index: 2,
+        source: None,
+        metric,
+        protocol: 4,
+    };
+    let there = || {
+        let all = s.stack.routes().into_iter();
+        all.filter(|r| r.protocol == 4)
+            .map(|r| r.metric)
+            .collect::<Vec<_>>()
+    };
+    s.stack.add_route(route(7)).unwrap();
+    s.stack.add_route(route(0)).unwrap();
+    assert_eq!(there(), [0, 7]);
+    s.stack.remove_route(&route(7)).unwrap();
+    assert_eq!(there(), [0]);
+    assert_eq!(s.stack.remove_route(&route(7)), Err(Errno::ESRCH));
+    s.stack.remove_route(&route(0)).unwrap();
+    assert!(there().is_empty());
+}
+
+#[test]
+fn an_mtu_is_told_as_it_was_set() {
+    let s = Script::new();
+    let mtu = |index: usize| s.stack.links()[index].mtu;
+    assert_eq!((mtu(0), mtu(1)), (65_536, 1500));
+    s.stack.set_mtu(1, 1500).unwrap();
+    s.stack.set_mtu(2, 1400).unwrap();
+    assert_eq!((mtu(0), mtu(1)), (1500, 1400));
+    s.stack.set_mtu(1, 65_536).unwrap();
+    assert_eq!(mtu(0), 65_536);
+    assert_eq!(s.stack.set_mtu(2, 1501), Err(Errno::EINVAL));
 }

@@ -8,10 +8,6 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Mutex;
 
-/// Programs whose output is not Linux's yet, each in one line: `raw` (EINVAL for EAFNOSUPPORT where an address is too short), and
-/// `netlink` (the metric of a route that went is not told).
-const DIFFER_YET: &[&str] = &["raw", "netlink"];
-
 /// Compiles all programs and returns them: each static and dynamic.
 fn build() -> Result<Vec<PathBuf>> {
     let out = target_dir().join("e2e/abi");
@@ -30,9 +26,6 @@ fn build() -> Result<Vec<PathBuf>> {
         let source = source?.path();
         if source.extension().is_some_and(|extension| extension == "c") {
             let name = source.file_stem().context("a program has a name")?;
-            if DIFFER_YET.iter().any(|program| name == *program) {
-                continue;
-            }
             // Not every Linux has these sockets.
             if name == "vsock_calls" && !Path::new("/dev/vsock").exists() {
                 continue;

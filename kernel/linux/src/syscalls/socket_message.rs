@@ -13,6 +13,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 use super::control_message;
 use super::socket::{read_address, write_address};
 use crate::ctx::Ctx;
+use crate::socket::addr::{AF_INET, Address, MAX_LEN};
 use crate::socket::file::{SocketFile, of};
 use crate::socket::ops::{Received, SendMsg};
 use crate::time::from_timespec;
@@ -63,6 +64,20 @@ fn nonblock(file: &OpenFile) -> bool {
     file.flags().contains(OpenFlags::NONBLOCK)
 }
 
+/// Where a message goes. An IPv4 socket looks at the family before the length that another family needs.
+fn destination(socket: &SocketFile, addr: UserPtr<u8>, len: i32) -> Result<Address> {
+    /// `sizeof(struct sockaddr_in)`.
+    const INET_LEN: i32 = 16;
+    match read_address(addr, len) {
+        Err(Errno::EINVAL)
+            if socket.ops().family() == AF_INET && (INET_LEN..=MAX_LEN as i32).contains(&len) =>
+        {
+            Err(Errno::EAFNOSUPPORT)
+        }
+        other => other,
+    }
+}
+
 /// `sendto(2)`.
 pub fn sys_sendto(
     ctx: &mut Ctx<'_>,
@@ -78,7 +93,7 @@ pub fn sys_sendto(
     let to = if addr.is_null() {
         None
     } else {
-        Some(read_address(addr, addr_len)?)
+        Some(destination(socket, addr, addr_len)?)
     };
     let msg = SendMsg {
         to,
@@ -98,7 +113,8 @@ fn send_one(
     let to = if header.name == 0 || header.name_len == 0 {
         None
     } else {
-        Some(read_address(
+        Some(destination(
+            socket,
             UserPtr::new(header.name as usize),
             header.name_len,
         )?)
