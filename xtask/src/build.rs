@@ -21,7 +21,7 @@ pub struct Built {
 impl Built {
     /// What the last build left, or would leave.
     pub fn last() -> Built {
-        let kernel = kernel_path();
+        let kernel = kernel_path(SHIPPED);
         Built {
             ops: target_dir().join("release/ops"),
             shipped: kernel.with_extension("shipped"),
@@ -30,8 +30,16 @@ impl Built {
     }
 }
 
-fn kernel_path() -> PathBuf {
-    target_dir().join("x86_64-unknown-none/kernel/nanos")
+/// The profile of the kernel as it ships: optimised as a whole.
+const SHIPPED: &str = "kernel";
+/// The profile of a kernel for trying a change: each crate on its own, only what changed.
+const QUICK: &str = "quick";
+
+fn kernel_path(profile: &str) -> PathBuf {
+    target_dir()
+        .join("x86_64-unknown-none")
+        .join(profile)
+        .join("nanos")
 }
 
 /// The project's folder.
@@ -49,7 +57,16 @@ pub fn target_dir() -> PathBuf {
 
 /// Builds the kernel, then the tool around it.
 pub fn all(sh: &Shell) -> Result<Built> {
-    let kernel = kernel(sh)?;
+    with_kernel(sh, SHIPPED)
+}
+
+/// The same with a kernel that is there sooner and runs slower.
+pub fn quick(sh: &Shell) -> Result<Built> {
+    with_kernel(sh, QUICK)
+}
+
+fn with_kernel(sh: &Shell, profile: &str) -> Result<Built> {
+    let kernel = kernel(sh, profile)?;
     let shipped = kernel.with_extension("shipped");
     let image = shipped::make(&sh.read_binary_file(&kernel)?)?;
     // An unchanged kernel keeps its time, so that the tool is not built anew.
@@ -69,14 +86,14 @@ pub fn all(sh: &Shell) -> Result<Built> {
 }
 
 /// Builds the kernel and returns where it is.
-pub fn kernel(sh: &Shell) -> Result<PathBuf> {
+fn kernel(sh: &Shell, profile: &str) -> Result<PathBuf> {
     crate::setup::for_running(sh)?;
     cmd!(
         sh,
-        "cargo build --quiet --package nanos --target x86_64-unknown-none --profile kernel"
+        "cargo build --quiet --package nanos --target x86_64-unknown-none --profile {profile}"
     )
     .quiet()
     .run()
     .context("building the kernel")?;
-    Ok(kernel_path())
+    Ok(kernel_path(profile))
 }

@@ -27,7 +27,11 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Chore {
     /// Build the kernel and the tool in release: leaves `target/release/ops`.
-    Build,
+    Build {
+        /// A kernel that is built in pieces: sooner there after a change, larger and slower. Not what ships.
+        #[arg(long)]
+        quick: bool,
+    },
     /// Build everything, package Python and serve the README's example on port 8000.
     Demo {
         /// The port of 127.0.0.1 that the example answers on.
@@ -56,7 +60,14 @@ fn main() -> Result<()> {
     let sh = Shell::new()?;
     sh.change_dir(build::root());
     match cli.chore {
-        Chore::Build => build::all(&sh).map(|built| println!("{}", built.ops.display())),
+        Chore::Build { quick } => {
+            let built = if quick {
+                build::quick(&sh)
+            } else {
+                build::all(&sh)
+            };
+            built.map(|built| println!("{}", built.ops.display()))
+        }
         Chore::Demo { port } => demo::run(&sh, port),
         Chore::Test { filter } => test::run(&sh, &filter),
         Chore::Ci => test::ci(&sh),
