@@ -58,6 +58,18 @@ const TESTS: &[Need] = &[
         file: "/usr/bin/tshark",
         package: "tshark",
     },
+    Need {
+        file: "/usr/bin/chromium",
+        package: "chromium",
+    },
+    Need {
+        file: "/usr/bin/chromedriver",
+        package: "chromium-driver",
+    },
+    Need {
+        file: "/usr/share/fonts/truetype/dejavu/DejaVuSans.ttf",
+        package: "fonts-dejavu-core",
+    },
 ];
 
 /// What the benchmarks need besides.

@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 pub mod browser;
+pub mod console;
 pub mod programs;
 
 use anyhow::{Context, Result, bail};

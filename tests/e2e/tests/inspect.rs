@@ -2,6 +2,7 @@
 //! tshark. The program must not notice.
 
 use anyhow::{Context, Result, ensure};
+use e2e::console::Link;
 use e2e::{Ops, RUN_LIMIT, Running, programs};
 use serde_json::Value;
 use std::io::{Read, Write};
@@ -26,7 +27,7 @@ impl Machine {
         let path = program.to_str().context("a path of text")?;
         let mut running = ops.start(&["run", path, "--console", "--smp", "2"])?;
         running.wait_for("round 0", RUN_LIMIT)?;
-        let (port, token) = record(&ops.tree().join("instances"))?;
+        let Link { port, token } = ops.link()?;
         Ok(Machine {
             ops,
             running,
@@ -89,28 +90,6 @@ impl Machine {
         found
             .and_then(|thread| thread["tid"].as_u64())
             .with_context(|| format!("no thread {name} in {threads}"))
-    }
-}
-
-/// Port and token of the one machine that runs.
-fn record(folder: &Path) -> Result<(u16, String)> {
-    let end = Instant::now() + Duration::from_secs(10);
-    loop {
-        let mut entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
-        let json = entries
-            .next()
-            .and_then(|entry| std::fs::read(entry.path()).ok())
-            .and_then(|bytes| serde_json::from_slice::<Value>(&bytes).ok());
-        if let Some(json) = json {
-            let console = &json["console"];
-            let port = console["port"].as_u64().context("no port in the record")?;
-            let token = console["token"]
-                .as_str()
-                .context("no token in the record")?;
-            return Ok((u16::try_from(port)?, token.to_owned()));
-        }
-        ensure!(Instant::now() < end, "no record of the machine's console");
-        std::thread::sleep(Duration::from_millis(50));
     }
 }
 

@@ -157,7 +157,6 @@ fn overview(browser: &Browser, program: &str, memory: Option<f64>) -> Result<()>
 }
 
 #[test]
-#[ignore = "needs chromium and chromium-driver, and has not passed to its end yet: run it with --ignored"]
 fn the_page_shows_what_python_sees() -> Result<()> {
     let ops = Ops::with_shared_packages()?;
     let (running, port) = python(&ops)?;
@@ -404,7 +403,6 @@ fn the_page_shows_what_python_sees() -> Result<()> {
 }
 
 #[test]
-#[ignore = "needs chromium and chromium-driver, and has not passed to its end yet: run it with --ignored"]
 fn the_page_shows_a_go_server_at_work() -> Result<()> {
     let ops = Ops::new()?;
     let program = programs::go("load")?;
