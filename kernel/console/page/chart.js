@@ -7,13 +7,13 @@ const colour = n => getComputedStyle(document.documentElement).getPropertyValue(
 
 /** A graph of the last two minutes. `show` formats a value; `top` fixes the upper end; `stacked` fills series on one another. */
 export class Chart {
-  constructor(title, { show, top = 0, stacked = false }) {
+  constructor(title, { show, top = 0, stacked = false, legend = true }) {
     Object.assign(this, { title, show, top, stacked });
     this.series = new Map();
     this.length = 0;
     this.canvas = h("canvas", { class: "chart", role: "img", ariaLabel: title });
     this.legend = h("ul", { class: "legend" });
-    this.element = h("div", {}, this.canvas, this.legend);
+    this.element = h("div", {}, this.canvas, legend && this.legend);
     this.pointer = null;
     this.canvas.addEventListener("pointermove", event => { this.pointer = event.offsetX; this.draw(); });
     this.canvas.addEventListener("pointerleave", () => { this.pointer = null; this.draw(); });
@@ -132,6 +132,7 @@ export class Stack {
 /** Bars of a histogram: pairs of a label and a count. */
 export function bars(pairs, title) {
   const most = Math.max(1, ...pairs.map(([, value]) => value));
-  return h("div", { class: "bars", role: "img", ariaLabel: `${title}: ${pairs.filter(([, value]) => value).map(([label, value]) => `${label}: ${value}`).join(", ")}` },
-    ...pairs.map(([label, value]) => h("div", { title: `${label}: ${value}` }, h("i", { style: { height: `${value / most * 85}%` } }), label)));
+  return h("div", { class: "bars", style: { "--columns": pairs.length }, role: "img", ariaLabel: `${title}: ${pairs.filter(([, value]) => value).map(([label, value]) => `${label}: ${value}`).join(", ")}` },
+    ...pairs.map(([label, value]) => h("div", { title: `${label}: ${value}` }, h("i", { style: { height: `${value / most * 100}%` } }))),
+    ...pairs.map(([label]) => h("small", {}, label)));
 }

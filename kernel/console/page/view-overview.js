@@ -10,7 +10,7 @@ export function show(main, endings) {
   const rates = new Rates();
   const cpu = new Chart("CPU by core", { show: f.percent, top: 1 });
   const memory = new Stack("Memory by use", f.bytes);
-  const memoryLine = new Chart("Memory in use", { show: f.bytes, stacked: true });
+  const memoryLine = new Chart("Memory in use", { show: f.bytes, stacked: true, legend: false });
   const net = new Chart("Network", { show: f.bytesPerSecond });
   const disk = new Chart("Disk", { show: f.bytesPerSecond });
   const calls = new Chart("System calls", { show: f.perSecond });

@@ -7,9 +7,9 @@ use e2e::{Ops, RUN_LIMIT, Running, programs};
 use serde_json::Value;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpStream};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// A machine with a console.
 struct Machine {
