@@ -21,7 +21,8 @@ struct Brought {
     rtt: Option<u64>,
     /// New SACK information.
     sacked: bool,
-    dsack: bool,
+    /// End of a range that the peer got twice.
+    dsack: Option<u32>,
 }
 
 impl Tcb {
@@ -74,12 +75,12 @@ impl Tcb {
                 }
             }
         }
-        if brought.dsack {
+        if brought.dsack.is_some() {
             self.on_dsack(stack);
         }
         let newly_lost = self.detect(stack, now);
-        if advanced {
-            self.check_probe(ack, brought.dsack, stack);
+        if self.rack.probe.is_some() {
+            self.check_probe(ack, acked, &brought, duplicate, stack);
         }
         if congested {
             self.ecn_reduce();
@@ -93,6 +94,9 @@ impl Tcb {
         if growing && brought.delivered > 0 {
             let srtt = self.rtt.srtt_or(100_000_000);
             self.cc.on_ack(brought.delivered, srtt, now);
+        }
+        if advanced {
+            self.rto_from = now;
         }
         if advanced || brought.sacked || newly_lost {
             self.rearm(now);
@@ -183,7 +187,7 @@ impl Tcb {
                     .get(1)
                     .is_some_and(|&(l, r)| seq::ge(left, l) && seq::le(right, r));
                 if seq::le(right, segment.ack) || inside {
-                    brought.dsack = true;
+                    brought.dsack = Some(right);
                     stack.counters().dsack_recv.bump();
                     continue;
                 }
@@ -302,9 +306,9 @@ impl Tcb {
             }
         }
         if wait > 0 {
-            self.rtx = (Rtx::Reorder, now + wait);
+            self.rtx = (Rtx::Reorder, now + wait.min(self.rtt.timeout()));
         } else if self.rtx.0 == Rtx::Reorder {
-            self.arm_rto(now);
+            self.arm_probe_or_rto(now);
         }
         found
     }
@@ -376,23 +380,39 @@ impl Tcb {
         }
     }
 
-    /// A tail loss probe has been answered (RFC 8985 §7.4).
-    fn check_probe(&mut self, ack: u32, dsack: bool, stack: &Stack) {
+    /// Whether an acknowledgement says what became of a tail loss probe (RFC 8985 §7.4.2).
+    fn check_probe(
+        &mut self,
+        ack: u32,
+        acked: u32,
+        brought: &Brought,
+        duplicate: bool,
+        stack: &Stack,
+    ) {
         let Some((end, retransmitted)) = self.rack.probe else {
             return;
         };
-        if !seq::ge(ack, end) {
+        if seq::lt(ack, end) {
             return;
         }
-        self.rack.probe = None;
-        if retransmitted && !dsack && self.ca == Ca::Open {
-            // The probe repaired a loss nobody noticed: the window has to hear of it.
-            stack.counters().loss_probe_recovery.bump();
-            let flight = self.in_flight();
-            let reduced = self.cc.reduce(flight.max(self.mss));
-            self.cc.ssthresh = reduced;
-            self.cc.cwnd = self.cc.cwnd.min(reduced);
-            self.ecn_reduced();
+        if !retransmitted || brought.dsack == Some(end) {
+            // New data, or the peer has what was sent again twice: nothing was lost.
+            self.rack.probe = None;
+        } else if seq::gt(ack, end) {
+            // News of later data, and none of a second copy: the probe repaired a loss nobody noticed. The window has
+            // to hear of it.
+            self.rack.probe = None;
+            if self.ca == Ca::Open {
+                stack.counters().loss_probe_recovery.bump();
+                let flight = self.in_flight() + acked;
+                let reduced = self.cc.reduce(flight);
+                self.cc.ssthresh = reduced;
+                self.cc.cwnd = self.cc.cwnd.min(reduced);
+                self.ecn_reduced();
+            }
+        } else if acked == 0 && duplicate && !brought.sacked {
+            // Both copies were acknowledged.
+            self.rack.probe = None;
         }
     }
 

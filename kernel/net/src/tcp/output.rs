@@ -136,6 +136,13 @@ impl Tcb {
         }
         self.total_retrans += 1;
         stack.counters().tcp_retrans_segs.bump();
+        if !probe && index == 0 {
+            // The timeout is the first segment's.
+            self.rto_from = now;
+            if self.rtx.0 == Rtx::Rto {
+                self.arm_rto(now);
+            }
+        }
         if self.rtx.0 == Rtx::None {
             self.arm_rto(now);
         }
@@ -203,6 +210,7 @@ impl Tcb {
         let mss = self.current_mss();
         let burst = self.burst(mss);
         let mut progress = false;
+        let first = self.sent.is_empty();
         loop {
             let unsent = self.unsent();
             let fin = self.fin_due();
@@ -280,7 +288,7 @@ impl Tcb {
         if self.is_early() {
             // The one timer is the SYN-ACK's; without its answer nothing counts as sent.
         } else if progress {
-            self.arm_probe_or_rto(now);
+            self.arm_after_sending(first, now);
         } else if self.in_flight() == 0 && (self.unsent() > 0 || self.fin_due()) {
             self.arm_window_probe(now);
         }

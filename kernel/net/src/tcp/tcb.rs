@@ -230,6 +230,8 @@ pub(crate) struct Tcb {
 
     // Timers: deadlines, `u64::MAX` for none.
     pub rtx: (Rtx, u64),
+    /// Since when the retransmission timeout runs (RFC 6298 §5): the first transmission, news, the first segment again.
+    pub rto_from: u64,
     pub keep_at: u64,
     pub keep_probes: u32,
     pub life_at: u64,
@@ -369,6 +371,7 @@ impl Tcb {
             ts_recent_at: now,
             ts_offset: (spread >> 32) as u32,
             rtx: (Rtx::None, u64::MAX),
+            rto_from: now,
             keep_at: u64::MAX,
             keep_probes: 0,
             life_at: u64::MAX,

@@ -20,6 +20,8 @@ const RETRIES: u32 = 15;
 /// `tcp_orphan_retries` of a connection no program holds.
 const ORPHAN_RETRIES: u32 = 8;
 const SECOND: u64 = 1_000_000_000;
+/// The least time of a retransmission timer (`TCP_TIMEOUT_MIN`).
+const LEAST_NS: u64 = 2_000_000;
 
 impl Tcb {
     /// Arms the retransmission timer from now.
@@ -29,7 +31,20 @@ impl Tcb {
             self.rtx = (Rtx::None, u64::MAX);
             return;
         }
+        self.rto_from = now;
         self.rtx = (Rtx::Rto, now + self.rtt.timeout());
+    }
+
+    /// New data went out, the `first` after none was on the way: that alone starts the retransmission timeout
+    /// (RFC 6298 §5.1). What follows must not push it on, else a program that goes on writing to a dead peer is never
+    /// told.
+    pub fn arm_after_sending(&mut self, first: bool, now: u64) {
+        if first {
+            self.rto_from = now;
+        } else if self.rtx.0 == Rtx::Reorder {
+            return;
+        }
+        self.arm_probe_or_rto(now);
     }
 
     /// Arms a tail loss probe if one is allowed, else the retransmission timer (RFC 8985 §7.2).
@@ -45,19 +60,17 @@ impl Tcb {
             && self.rtt.srtt != 0
             && self.rack.probe.is_none()
             && self.rtt.backoff == 0;
-        let rto = now + self.rtt.timeout();
+        let rto = (self.rto_from + self.rtt.timeout()).max(now + LEAST_NS);
+        self.rtx = (Rtx::Rto, rto);
         if allowed {
-            let mut pto = 2 * self.rtt.srtt + 2_000_000;
+            let mut pto = 2 * self.rtt.srtt + LEAST_NS;
             if self.in_flight() <= self.mss {
                 // One segment: its acknowledgement may be delayed.
                 pto += super::rtt::RTO_MIN;
             }
-            if now + pto < rto {
-                self.rtx = (Rtx::Probe, now + pto);
-                return;
-            }
+            // In the timeout's place, never later.
+            self.rtx = (Rtx::Probe, (now + pto).min(rto));
         }
-        self.rtx = (Rtx::Rto, rto);
     }
 
     /// The window is closed and nothing is on the way: ask now and then.
@@ -200,6 +213,7 @@ impl Tcb {
                 }
             }
         }
+        self.rto_from = now;
         self.rtx = (Rtx::Rto, now + self.rtt.timeout());
     }
 
@@ -234,11 +248,11 @@ impl Tcb {
             }
             self.rack.probe = Some((self.snd_nxt, true));
         }
-        self.rtx = (Rtx::Rto, now + self.rtt.timeout());
+        self.arm_rto(now);
     }
 
     fn on_reorder(&mut self, stack: &Stack, now: u64) {
-        self.arm_rto(now);
+        self.arm_probe_or_rto(now);
         if self.detect(stack, now) && self.orderly() {
             self.start_recovery(stack);
         }

@@ -24,7 +24,7 @@ pub const ECT: u8 = 2;
 pub const CE: u8 = 3;
 
 /// A segment, read or to write.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct Seg {
     pub sport: u16,
     pub dport: u16,
@@ -37,6 +37,18 @@ pub struct Seg {
     pub ecn: u8,
     pub options: Vec<u8>,
     pub data: Vec<u8>,
+}
+
+impl std::fmt::Debug for Seg {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (seq, ack, flags, len) = (self.seq, self.ack, self.flags, self.data.len());
+        let (window, urgent, ecn) = (self.window, self.urgent, self.ecn);
+        write!(
+            f,
+            "seq {seq} ack {ack} flags {flags:#x} window {window} urgent {urgent} ecn {ecn} data {len} {:?}",
+            self.options
+        )
+    }
 }
 
 impl Seg {
