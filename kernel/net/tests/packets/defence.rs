@@ -73,6 +73,23 @@ fn sequence_numbers_start_where_nobody_can_guess_and_move_with_time() {
 }
 
 #[test]
+fn another_secret_gives_other_sequence_numbers() {
+    // RFC 6528 §3: F() of the connection and a secret. Same clock, same flow.
+    let iss = |secret: u64| {
+        let mut s = Script::with(|c| c.secret[2] ^= secret, None);
+        let _listener = s.listen(80, 16);
+        s.send(&seg(1000, 0, SYN, b""));
+        s.expect("SYN-ACK").seq
+    };
+    assert_eq!(iss(0), iss(0));
+    let all: std::collections::BTreeSet<u32> = (0..64).map(iss).collect();
+    assert_eq!(all.len(), 64, "{all:?}");
+    // Nor does any part of the number stay.
+    let (ones, zeros) = all.iter().fold((0, 0), |(o, z), n| (o | n, z | !n));
+    assert_eq!((ones, zeros), (u32::MAX, u32::MAX));
+}
+
+#[test]
 fn a_segment_outside_the_window_is_answered_but_not_for_ever() {
     let mut s = Script::new();
     let (_server, seq, iss) = connection(&mut s, &PLAIN);

@@ -117,6 +117,31 @@ fn a_closed_window_is_probed_and_the_data_goes_when_it_opens() {
 }
 
 #[test]
+fn a_closed_window_is_probed_less_and_less_often() {
+    // RFC 9293 §3.8.6.1: after the retransmission timeout, then each time twice as late, for as long as the peer answers.
+    let mut s = Script::new();
+    let (server, seq, iss) = connection(&mut s, &PLAIN);
+    let closed = Seg {
+        window: 0,
+        ..seg(seq, iss, ACK, b"")
+    };
+    s.send(&closed);
+    write(&server, b"data").unwrap();
+    let mut wait = u64::from(info(&server).rto) / 1000;
+    for i in 0..20 {
+        let probe = s.expect_after(wait, "window probe");
+        assert_eq!(
+            (probe.seq, probe.data.len()),
+            (iss.wrapping_sub(1), 0),
+            "{i}"
+        );
+        s.send(&closed);
+        wait = (2 * wait).min(120_000);
+    }
+    assert_eq!(server.take_error(), None);
+}
+
+#[test]
 fn our_window_closes_and_opens() {
     let mut s = Script::new();
     let listener = s.listen(80, 1);

@@ -13,6 +13,7 @@ mod loss;
 mod mtu;
 mod options;
 mod recovery;
+mod scaling;
 mod urgent;
 
 use std::net::{Ipv4Addr, SocketAddr};
