@@ -11,6 +11,7 @@ use machine::sync::Once;
 use sched::{SpawnOptions, Timer, WaitQueue};
 
 use crate::iface::Interface;
+use crate::nic::Nic;
 use crate::path::BUDGET;
 use crate::stack::Stack;
 
@@ -80,6 +81,26 @@ impl Stack {
     }
 }
 
+/// A queue as idle CPUs look at it: an interrupt and its acknowledgement would cost more.
+struct Queue {
+    nic: Arc<dyn Nic>,
+    queue: usize,
+}
+
+impl sched::idle::Watch for Queue {
+    fn begin(&self) {
+        self.nic.begin_looking(self.queue);
+    }
+
+    fn look(&self) -> bool {
+        self.nic.look(self.queue)
+    }
+
+    fn end(&self) {
+        self.nic.end_looking(self.queue);
+    }
+}
+
 fn spawn_poller(stack: Arc<Stack>, iface: Arc<Interface>, queue: usize) -> Result<()> {
     let Some(nic) = iface.nic.clone() else {
         return Ok(());
@@ -89,6 +110,10 @@ fn spawn_poller(stack: Arc<Stack>, iface: Arc<Interface>, queue: usize) -> Resul
     nic.set_receive_handler(queue, Arc::new(move || for_receive.ring()));
     let for_transmit = doorbell.clone();
     nic.set_transmit_handler(queue, Arc::new(move || for_transmit.ring()));
+    sched::idle::watch_when_idle(Arc::new(Queue {
+        nic: nic.clone(),
+        queue,
+    }));
     let options = SpawnOptions::named(&format!("net/{}-{queue}", iface.name));
     sched::spawn(options, move || {
         loop {

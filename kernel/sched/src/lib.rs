@@ -12,6 +12,7 @@
 extern crate alloc;
 
 mod backend;
+pub mod idle;
 mod lock;
 pub mod poll;
 #[cfg(any(target_os = "none", test))]

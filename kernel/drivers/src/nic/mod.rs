@@ -110,6 +110,22 @@ pub trait Nic: Send + Sync {
     /// interrupt may come, and the caller has to receive.
     fn enable_interrupts(&self, queue: usize) -> bool;
 
+    /// Somebody looks at the queue with [`Nic::look`] from now on: while it waits for packets, it need not interrupt.
+    fn begin_looking(&self, queue: usize) {
+        let _ = queue;
+    }
+
+    /// Whether packets have arrived on a queue that waits for them; then its handler has been called.
+    fn look(&self, queue: usize) -> bool {
+        let _ = queue;
+        false
+    }
+
+    /// Ends what [`Nic::begin_looking`] began. What came until now is told.
+    fn end_looking(&self, queue: usize) {
+        let _ = queue;
+    }
+
     /// What was counted so far.
     fn stats(&self) -> NicStats;
 }

@@ -13,6 +13,7 @@ use machine::sync::{IrqLock, Once};
 use machine::task::{self, STACK_SIZE, Task};
 use machine::time::{now_ns, timer};
 
+use crate::idle::Look;
 use crate::run_queue::{RunQueue, SLICE_NS, virtual_ns};
 use crate::stopwatch::Stopwatch;
 use crate::thread::{
@@ -196,16 +197,18 @@ fn idle(me: usize, this: &Cpu, start: u64) {
     }
 }
 
-/// Waits for a thread to be put on this CPU's queue, until the clock reaches `until`.
+/// Waits for a thread to be put on this CPU's queue, until the clock reaches `until`. What can be looked at need not
+/// interrupt meanwhile.
 fn found_work(this: &Cpu, until: u64) -> bool {
     // What it was set for while a thread ran is over; whoever comes after the look at the queue sets it again.
     this.attention.store(false, Ordering::SeqCst);
     if this.queue.lock().len() > 0 {
         return true;
     }
+    let look = Look::begin();
     loop {
         for _ in 0..16 {
-            if this.attention.load(Ordering::Relaxed) {
+            if this.attention.load(Ordering::Relaxed) || look.found() {
                 return true;
             }
             // The hint makes the emulator leave its translated code and wait for its lock.

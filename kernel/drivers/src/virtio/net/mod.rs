@@ -330,6 +330,22 @@ impl Nic for VirtioNet {
             .is_some_and(|(rx, _)| rx.enable_interrupts())
     }
 
+    fn begin_looking(&self, queue: usize) {
+        if let Some((rx, _)) = self.pairs.get(queue) {
+            rx.begin_looking();
+        }
+    }
+
+    fn look(&self, queue: usize) -> bool {
+        self.pairs.get(queue).is_some_and(|(rx, _)| rx.look())
+    }
+
+    fn end_looking(&self, queue: usize) {
+        if let Some((rx, _)) = self.pairs.get(queue) {
+            rx.end_looking();
+        }
+    }
+
     fn stats(&self) -> NicStats {
         let mut sum = NicStats {
             interrupts: self.running.transport().interrupts(),

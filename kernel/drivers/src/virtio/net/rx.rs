@@ -255,11 +255,40 @@ impl RxQueue {
         if !self.peek.any() {
             return false;
         }
+        self.tell();
+        true
+    }
+
+    fn tell(&self) {
         if self.armed.swap(false, Ordering::AcqRel)
             && let Some(handler) = self.handler.get()
         {
             handler();
         }
-        true
+    }
+
+    /// See [`crate::nic::Nic::begin_looking`].
+    pub(super) fn begin_looking(&self) {
+        // Not armed, the poller is at work, and interrupts are off anyway.
+        if self.armed.load(Ordering::Acquire) {
+            self.state.lock().ring.disable_interrupts();
+        }
+    }
+
+    /// See [`crate::nic::Nic::look`].
+    pub(super) fn look(&self) -> bool {
+        let found = self.peek.any() && self.armed.load(Ordering::Acquire);
+        if found {
+            self.tell();
+        }
+        found
+    }
+
+    /// See [`crate::nic::Nic::end_looking`].
+    pub(super) fn end_looking(&self) {
+        // If the poller is told meanwhile, an interrupt too many comes, which tells nobody.
+        if self.armed.load(Ordering::Acquire) && self.state.lock().ring.enable_interrupts(1) {
+            self.tell();
+        }
     }
 }

@@ -173,6 +173,52 @@ fn one_interrupt_for_each_time_it_is_asked_for() {
     }
 }
 
+#[test]
+fn who_looks_is_not_interrupted_and_misses_nothing() {
+    for features in [ALL, ALL & !ring::EVENT_IDX] {
+        let (fake, nic) = card(features);
+        let woken = Arc::new(AtomicUsize::new(0));
+        let counter = woken.clone();
+        nic.set_receive_handler(
+            0,
+            Arc::new(move || {
+                counter.fetch_add(1, Ordering::Relaxed);
+            }),
+        );
+        let told = |count: usize| assert_eq!(woken.load(Ordering::Relaxed), count);
+        let packet = [0x55; 60];
+        assert!(!nic.enable_interrupts(0));
+        nic.begin_looking(0);
+        assert!(!nic.look(0));
+        let before = fake.interrupts.load(Ordering::Relaxed);
+        deliver(&fake, header(1), &packet, 2048);
+        assert_eq!(fake.interrupts.load(Ordering::Relaxed), before);
+        told(0);
+        assert!(nic.look(0));
+        told(1);
+        // The poller is at work: what comes now it finds itself.
+        deliver(&fake, header(1), &packet, 2048);
+        assert!(!nic.look(0));
+        nic.end_looking(0);
+        told(1);
+        assert_eq!(received(&nic).len(), 2);
+        // What comes between the last look and the end is told at the end; after it, the card interrupts.
+        assert!(!nic.enable_interrupts(0));
+        nic.begin_looking(0);
+        assert!(!nic.look(0));
+        deliver(&fake, header(1), &packet, 2048);
+        nic.end_looking(0);
+        told(2);
+        assert_eq!(received(&nic).len(), 1);
+        assert!(!nic.enable_interrupts(0));
+        nic.begin_looking(0);
+        nic.end_looking(0);
+        deliver(&fake, header(1), &packet, 2048);
+        assert_eq!(fake.interrupts.load(Ordering::Relaxed), before + 1);
+        told(3);
+    }
+}
+
 /// How many buffers the device has.
 fn buffers_out(fake: &Fake) -> usize {
     std::iter::from_fn(|| fake.next(0)).count()
