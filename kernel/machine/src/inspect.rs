@@ -4,6 +4,8 @@
 
 use crate::arch;
 use crate::backtrace::Backtrace;
+use crate::context::Registers;
+use crate::mem::PAGE_SIZE;
 use crate::user;
 
 /// What the last interrupt of this CPU interrupted. Call it from an interrupt handler: elsewhere the answer is stale.
@@ -28,34 +30,20 @@ pub fn kernel_frames() -> Option<Backtrace> {
     (!what.user).then(|| Backtrace::within(what.ip, what.frame, arch::current_stack()))
 }
 
-/// Walks the program's stack of the current task by frame pointers, from its last entry into the kernel, without
-/// bringing pages in: call it with interrupts off. Fills `into` from the front and answers how many addresses there
-/// are, 0 for a task without a program.
-///
-/// The first is the instruction pointer. The second is the word on top of the stack, whatever it is: in a function that
-/// has not made its frame yet it is the return address. From the third on, the return addresses of the frames.
-pub fn user_frames(into: &mut [usize]) -> usize {
-    let Some((ip, sp, mut frame)) = arch::current_user() else {
-        return 0;
-    };
-    if into.len() < 2 || crate::cpu::interrupts_enabled() {
-        return 0;
-    }
-    into[0] = ip;
-    into[1] = user::read_u64(sp).map_or(0, |word| word as usize);
-    let mut len = 2;
-    let mut low = sp;
-    while len < into.len() && frame >= low && frame.is_multiple_of(8) {
-        let (Ok(next), Ok(back)) = (user::read_u64(frame), user::read_u64(frame + 8)) else {
-            break;
-        };
-        if back == 0 {
+/// The program's registers of the current task at its last entry into the kernel, and how much of its stack was copied
+/// into `into`, from the stack pointer up: what is present of it, without bringing pages in. Call it with interrupts off.
+/// `None` for a task without a program.
+pub fn user_stack(into: &mut [u8]) -> Option<(Registers, usize)> {
+    let regs = arch::current_user()?;
+    let mut len = 0;
+    while len < into.len() && !crate::cpu::interrupts_enabled() {
+        let from = (regs.rsp as usize).wrapping_add(len);
+        // A page at a time: the next one may be missing.
+        let most = (PAGE_SIZE - from % PAGE_SIZE).min(into.len() - len);
+        if user::copy_from_user(from, &mut into[len..len + most]).is_err() {
             break;
         }
-        into[len] = back as usize;
-        len += 1;
-        low = frame + 16;
-        frame = next as usize;
+        len += most;
     }
-    len
+    Some((regs, len))
 }

@@ -1,4 +1,4 @@
-/* Something to look into: a thread that computes, one that waits, and a main thread that opens files and sends datagrams. */
+/* Something to look into: a thread that computes, one that sorts, one that waits, and a main thread that opens files and sends datagrams. */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <fcntl.h>
@@ -25,6 +25,26 @@ __attribute__((noinline)) static void *spinner(void *arg)
     return arg;
 }
 
+/* Called by the C library, which has no frame pointers, and has none itself. */
+__attribute__((noinline, optimize("omit-frame-pointer"))) static int compare_here(const void *a, const void *b)
+{
+    for (int n = 0; n < 200; n++)
+        spins++;
+    return *(const int *)a - *(const int *)b;
+}
+
+__attribute__((noinline)) static void *sorter(void *arg)
+{
+    static int numbers[1000];
+    pthread_setname_np(pthread_self(), "sorter");
+    for (;;) {
+        for (int n = 0; n < 1000; n++)
+            numbers[n] = n * 7919 % 1000;
+        qsort(numbers, 1000, sizeof numbers[0], compare_here);
+    }
+    return arg;
+}
+
 __attribute__((noinline)) static ssize_t wait_here(int fd)
 {
     char byte;
@@ -43,9 +63,9 @@ __attribute__((noinline)) static void *waiter(void *arg)
 int main(void)
 {
     static int fds[2];
-    pthread_t threads[2];
+    pthread_t threads[3];
     if (pipe(fds) || pthread_create(&threads[0], NULL, spinner, NULL) ||
-        pthread_create(&threads[1], NULL, waiter, &fds[0])) {
+        pthread_create(&threads[1], NULL, waiter, &fds[0]) || pthread_create(&threads[2], NULL, sorter, NULL)) {
         puts("cannot start");
         return 1;
     }

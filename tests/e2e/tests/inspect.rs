@@ -232,6 +232,19 @@ fn profile(machine: &Machine) -> Result<()> {
         .filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok())
         .sum();
     ensure!(of_spinner > 50, "{folded}");
+    // Through the C library's sort, which is built without frame pointers, to the thread's start.
+    let of_sorter = |line: &&str| {
+        let at = |name: &str| line.find(name).unwrap_or(usize::MAX);
+        line.starts_with("sorter;")
+            && at(";sorter;") < at(";qsort")
+            && at(";qsort") < at(";compare_here ")
+            && line.contains(";compare_here ")
+    };
+    let of_sorter = folded.lines().filter(of_sorter);
+    let of_sorter: u64 = of_sorter
+        .filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok())
+        .sum();
+    ensure!(of_sorter > 50, "{folded}");
     let pprof = machine.save("/api/profile?seconds=1&format=pprof", "profile.pb")?;
     let raw = output_of(
         Command::new("go")

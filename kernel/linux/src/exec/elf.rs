@@ -39,6 +39,7 @@ const MAX_INTERP: u64 = 4096;
 const PT_LOAD: u32 = 1;
 const PT_INTERP: u32 = 3;
 const PT_PHDR: u32 = 6;
+const PT_GNU_EH_FRAME: u32 = 0x6474_e550;
 const PT_GNU_STACK: u32 = 0x6474_e551;
 
 /// A part of the file that is to be in memory.
@@ -71,6 +72,8 @@ pub struct Image {
     pub interpreter: Option<Vec<u8>>,
     /// Address of its program headers in memory, before the load address is added, and how many.
     pub headers: (usize, usize),
+    /// Address, before the load address is added, and size of the index of its unwind tables (`PT_GNU_EH_FRAME`).
+    pub unwind_index: Option<(usize, usize)>,
     /// Whether its stack must be executable: without a `PT_GNU_STACK`, x86-64 says no.
     pub exec_stack: bool,
 }
@@ -149,6 +152,7 @@ impl Image {
             segments: Vec::new(),
             interpreter: None,
             headers: (0, count),
+            unwind_index: None,
             exec_stack: false,
         };
         for header in table.chunks_exact(PROGRAM_HEADER) {
@@ -156,6 +160,10 @@ impl Image {
                 PT_LOAD => image.add_segment(header, file.size())?,
                 PT_INTERP => image.interpreter = Some(read_interpreter(header, file)?),
                 PT_PHDR => image.headers.0 = u64_at(header, 16) as usize,
+                PT_GNU_EH_FRAME => {
+                    let (vaddr, size) = (u64_at(header, 16), u64_at(header, 32));
+                    image.unwind_index = Some((vaddr as usize, size as usize));
+                }
                 PT_GNU_STACK => image.exec_stack = u32_at(header, 4) & 1 != 0,
                 _ => {}
             }

@@ -10,6 +10,7 @@ pub mod symbols;
 
 mod notes;
 mod pprof;
+mod unwind;
 
 use alloc::sync::Arc;
 

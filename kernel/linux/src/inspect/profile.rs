@@ -1,9 +1,9 @@
 //! The sampling profiler: where all CPUs spend their time, in the program and in the kernel.
 //!
 //! While a profile runs, each CPU's timer interrupts it so many times a second and notes what it came upon: the thread,
-//! the kernel's frames and the program's, both by frame pointers (the program's through copies that can fail). A library
-//! without frame pointers shows its innermost function and, where that has not made a frame, its caller. Samples are
-//! gathered from the CPUs a few times a second and added up; names are looked for at the end.
+//! the kernel's frames, the program's registers and a piece of its stack. Samples are gathered from the CPUs a few times a
+//! second, the program's stacks are walked ([`unwind`](super::unwind)), and equal ones added up; names are looked for at
+//! the end.
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::format;
@@ -14,13 +14,14 @@ use core::ops::Range;
 use core::sync::atomic::{AtomicBool, Ordering};
 
 use errno::{Errno, Result};
+use machine::context::Registers;
 use machine::cpu::{MAX_CPUS, PerCpu};
 use machine::sync::IrqLock;
 use machine::time::{now_ns, wall_ns};
 
 use super::pprof;
-use super::stacks::follows_call;
 use super::symbols::{self, Place};
+use super::unwind::Unwinder;
 use crate::mm::AddressSpace;
 use crate::mm::vma::VmProt;
 use crate::process::Process;
@@ -33,29 +34,53 @@ pub const MAX_HZ: u32 = 1000;
 const PROGRAM_FRAMES: usize = 96;
 /// Frames of the kernel that are kept.
 const KERNEL_FRAMES: usize = machine::backtrace::DEPTH;
+/// The most of the program's stack that a sample has, in bytes.
+const STACK_BYTES: usize = 16 << 10;
+/// The most memory that the stacks of one CPU's samples take, in bytes.
+const STACKS_BYTES: usize = 2 << 20;
 /// How often samples are taken off the CPUs.
 const GATHER_NS: u64 = 200_000_000;
 /// Different stacks that are told apart; samples of others are counted as lost.
 const MAX_STACKS: usize = 16_384;
 
 /// One sample as the interrupt leaves it.
-#[derive(Clone)]
 struct Raw {
     thread: u64,
     kernel_len: usize,
-    program_len: usize,
     kernel: [usize; KERNEL_FRAMES],
-    program: [usize; PROGRAM_FRAMES],
+    /// The program's registers, for a thread that has a program.
+    program: Option<Registers>,
+    stack_len: usize,
+    /// The program's stack from its stack pointer up.
+    stack: Box<[u8]>,
 }
 
 impl Raw {
-    const EMPTY: Raw = Raw {
-        thread: 0,
-        kernel_len: 0,
-        program_len: 0,
-        kernel: [0; KERNEL_FRAMES],
-        program: [0; PROGRAM_FRAMES],
-    };
+    fn new(stack: usize) -> Result<Raw> {
+        Ok(Raw {
+            thread: 0,
+            kernel_len: 0,
+            kernel: [0; KERNEL_FRAMES],
+            program: None,
+            stack_len: 0,
+            stack: zeroed(stack)?,
+        })
+    }
+
+    /// The word of the copied stack at an address of the program.
+    fn word(&self, address: usize) -> Option<u64> {
+        let sp = self.program.as_ref()?.rsp as usize;
+        let at = address.checked_sub(sp)?;
+        let bytes = self.stack[..self.stack_len].get(at..at.checked_add(8)?)?;
+        Some(u64::from_le_bytes(bytes.try_into().ok()?))
+    }
+}
+
+fn zeroed(len: usize) -> Result<Box<[u8]>> {
+    let mut bytes = Vec::new();
+    bytes.try_reserve_exact(len).map_err(|_| Errno::ENOMEM)?;
+    bytes.resize(len, 0);
+    Ok(bytes.into_boxed_slice())
 }
 
 /// What one CPU has sampled since it was last looked at.
@@ -91,10 +116,14 @@ fn sample(thread: Option<u64>) {
         raw.kernel_len = frames.len();
         raw.kernel[..frames.len()].copy_from_slice(frames);
     }
-    raw.program_len = machine::inspect::user_frames(&mut raw.program);
+    raw.program = None;
+    if let Some((registers, copied)) = machine::inspect::user_stack(&mut raw.stack) {
+        raw.program = Some(registers);
+        raw.stack_len = copied;
+    }
 }
 
-/// A stack that was sampled: its thread, frames innermost first.
+/// A stack that was sampled: its thread, and addresses of the instructions that it is at, innermost first.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Stack {
     thread: u64,
@@ -115,6 +144,7 @@ pub struct Profile {
     /// How long it ran.
     pub duration_ns: u64,
     start_unix_ns: u64,
+    unwinder: Unwinder,
 }
 
 /// A profile that is being taken. It ends when it is finished or dropped.
@@ -123,6 +153,8 @@ pub struct Session {
     profile: Profile,
     start_ns: u64,
     end_ns: u64,
+    /// The sample that is being looked at; it changes places with one of a CPU's.
+    raw: Raw,
 }
 
 impl Session {
@@ -137,20 +169,31 @@ impl Session {
         if RUNNING.swap(true, Ordering::SeqCst) {
             return Err(Errno::EBUSY);
         }
+        // Twice what comes between two gatherings.
+        let room = (u64::from(hz) * GATHER_NS / 1_000_000_000 * 2 + 16) as usize;
+        let stack = STACK_BYTES.min(STACKS_BYTES / room);
         let start_ns = now_ns();
+        let raw = match Raw::new(stack) {
+            Ok(raw) => raw,
+            Err(error) => {
+                RUNNING.store(false, Ordering::SeqCst);
+                return Err(error);
+            }
+        };
         // From here on, dropping it undoes everything.
         let session = Session {
             process,
             profile: Profile::new(hz),
             start_ns,
             end_ns: start_ns.saturating_add(duration_ns),
+            raw,
         };
-        // Twice what comes between two gatherings.
-        let room = (u64::from(hz) * GATHER_NS / 1_000_000_000 * 2 + 16) as usize;
         for cpu in 0..machine::cpu::count() {
             let mut samples = Vec::new();
             samples.try_reserve_exact(room).map_err(|_| Errno::ENOMEM)?;
-            samples.resize(room, Raw::EMPTY);
+            for _ in 0..room {
+                samples.push(Raw::new(stack)?);
+            }
             *RINGS.on(cpu).lock() = Some(Ring {
                 samples: samples.into_boxed_slice(),
                 len: 0,
@@ -170,7 +213,7 @@ impl Session {
         let deadline = deadline_ns.min(self.end_ns);
         while now_ns() < deadline {
             let _ = sched::sleep_until_ns((now_ns() + GATHER_NS).min(deadline));
-            self.profile.gather(self.process);
+            self.profile.gather(self.process, &mut self.raw);
         }
         now_ns() >= self.end_ns
     }
@@ -178,7 +221,7 @@ impl Session {
     /// Ends it.
     pub fn finish(mut self) -> Profile {
         sched::stop_sampling();
-        self.profile.gather(self.process);
+        self.profile.gather(self.process, &mut self.raw);
         self.profile.duration_ns = now_ns() - self.start_ns;
         core::mem::replace(&mut self.profile, Profile::new(1))
     }
@@ -205,12 +248,12 @@ impl Profile {
             hz,
             duration_ns: 0,
             start_unix_ns: wall_ns(),
+            unwinder: Unwinder::default(),
         }
     }
 
     /// Takes the samples off the CPUs.
-    fn gather(&mut self, process: &Process) {
-        let mut raw = Raw::EMPTY;
+    fn gather(&mut self, process: &Process, raw: &mut Raw) {
         for slot in RINGS.iter().take(machine::cpu::count()) {
             loop {
                 // One at a time: interrupts are off meanwhile.
@@ -223,20 +266,33 @@ impl Profile {
                 let Some(last) = ring.len.checked_sub(1) else {
                     break;
                 };
-                raw.clone_from(&ring.samples[last]);
+                core::mem::swap(raw, &mut ring.samples[last]);
                 ring.len = last;
                 drop(guard);
-                self.add(&raw);
+                let program = self.walk(process, raw);
+                self.add(raw, program);
             }
         }
         self.name_threads(process);
     }
 
-    fn add(&mut self, raw: &Raw) {
+    /// The program's instructions of a sample, innermost first.
+    fn walk(&mut self, process: &Process, raw: &Raw) -> Box<[usize]> {
+        let Some(registers) = &raw.program else {
+            return Box::default();
+        };
+        let memory = |address| raw.word(address);
+        let walk = self
+            .unwinder
+            .walk(&process.mm, registers, &memory, PROGRAM_FRAMES);
+        walk.steps.iter().map(|step| step.instruction()).collect()
+    }
+
+    fn add(&mut self, raw: &Raw, program: Box<[usize]>) {
         let stack = Stack {
             thread: raw.thread,
             kernel: raw.kernel[..raw.kernel_len].into(),
-            program: raw.program[..raw.program_len].into(),
+            program,
         };
         if let Some(count) = self.counts.get_mut(&stack) {
             *count += 1;
@@ -397,8 +453,6 @@ struct Area {
 /// What is known of the addresses of a profile.
 struct Names {
     areas: Vec<Area>,
-    /// Words on top of stacks that are return addresses.
-    returns: BTreeSet<usize>,
     places: BTreeMap<usize, Place>,
 }
 
@@ -415,30 +469,15 @@ impl Names {
                 file: String::from_utf8_lossy(&line.file.path).into_owned(),
             })
             .collect();
-        let mut names = Names {
-            areas,
-            returns: BTreeSet::new(),
-            places: BTreeMap::new(),
-        };
-        for stack in profile.counts.keys() {
-            if let Some(top) = stack.program.get(1)
-                && names.area(*top).is_some()
-                && follows_call(mm, *top)
-            {
-                names.returns.insert(*top);
-            }
-        }
         let wanted: BTreeSet<usize> = profile
             .counts
             .keys()
-            .flat_map(|stack| names.frames(stack))
-            .filter_map(|frame| match frame {
-                Frame::Program(address) => Some(address),
-                Frame::Kernel(_) => None,
-            })
+            .flat_map(|stack| stack.program.iter().copied())
             .collect();
-        names.places = symbols::resolve(process, wanted);
-        names
+        Names {
+            areas,
+            places: symbols::resolve(process, wanted),
+        }
     }
 
     fn area(&self, address: usize) -> Option<usize> {
@@ -449,31 +488,14 @@ impl Names {
             .then_some(n)
     }
 
-    /// The frames of a stack, innermost first. Return addresses are turned into those of their calls.
+    /// The frames of a stack, innermost first.
     fn frames(&self, stack: &Stack) -> Vec<Frame> {
-        let mut frames: Vec<Frame> = stack
-            .kernel
-            .iter()
-            .enumerate()
+        // A return address of the kernel is turned into one of its call.
+        let kernel = stack.kernel.iter().enumerate();
+        kernel
             .map(|(n, address)| Frame::Kernel(address - usize::from(n > 0)))
-            .collect();
-        let Some((ip, rest)) = stack.program.split_first() else {
-            return frames;
-        };
-        frames.push(Frame::Program(*ip));
-        let (top, chain) = match rest.split_first() {
-            Some((top, chain)) => (*top, chain),
-            None => (0, rest),
-        };
-        if self.returns.contains(&top) && chain.first() != Some(&top) {
-            frames.push(Frame::Program(top - 1));
-        }
-        // Where frame pointers end, what follows is no code.
-        let sound = chain
-            .iter()
-            .map_while(|address| self.area(*address).map(|_| Frame::Program(address - 1)));
-        frames.extend(sound);
-        frames
+            .chain(stack.program.iter().map(|at| Frame::Program(*at)))
+            .collect()
     }
 
     fn label(&self, frame: Frame) -> String {
@@ -514,70 +536,39 @@ impl Names {
 mod tests {
     use super::*;
 
-    fn names() -> Names {
-        let place = |name: &str| Place {
-            file: "/bin/x".into(),
-            offset: 0,
-            symbol: Some((name.into(), 0)),
-        };
-        Names {
-            areas: vec![Area {
-                range: 0x1000..0x2000,
-                offset: 0,
-                file: "/bin/x".into(),
-            }],
-            returns: BTreeSet::from([0x1100]),
-            places: BTreeMap::from([
-                (0x1050, place("leaf")),
-                (0x10ff, place("caller")),
-                (0x11ff, place("main;x")),
-            ]),
-        }
-    }
-
-    fn stack(program: &[usize]) -> Stack {
-        Stack {
-            thread: 1,
-            kernel: Box::new([]),
-            program: program.into(),
-        }
+    #[test]
+    fn names_of_frames_do_not_break_a_line() {
+        assert_eq!(clean("main;x\n"), "main:x ");
     }
 
     #[test]
-    fn a_stack_ends_where_no_code_is_and_gets_back_its_frameless_caller() {
-        let names = names();
-        let frames = |program: &[usize]| -> Vec<String> {
-            let frames = names.frames(&stack(program));
-            frames.iter().map(|frame| names.label(*frame)).collect()
-        };
-        assert_eq!(
-            frames(&[0x1050, 0x1100, 0x1200, 0x9999, 0x1200]),
-            ["leaf", "caller", "main;x"]
-        );
-        // The top of the stack is the return address of a frame that was made, or something else.
-        assert_eq!(frames(&[0x1050, 0x1100, 0x1100]), ["leaf", "caller"]);
-        assert_eq!(frames(&[0x1050, 0x1234, 0x1200]), ["leaf", "main;x"]);
-        assert_eq!(frames(&[0x7777, 0]), ["0x7777"]);
-        assert_eq!(clean("main;x\n"), "main:x ");
+    fn a_word_of_the_copied_stack_is_found_and_no_other() {
+        let mut raw = Raw::new(32).unwrap();
+        assert_eq!(raw.word(0), None);
+        let mut registers = Registers::default();
+        registers.rsp = 0x1000;
+        raw.program = Some(registers);
+        raw.stack[8] = 7;
+        raw.stack_len = 24;
+        assert_eq!(raw.word(0x1008), Some(7));
+        assert_eq!(raw.word(0x1010), Some(0));
+        for outside in [0xff8, 0x1011, 0x1018, usize::MAX] {
+            assert_eq!(raw.word(outside), None, "{outside:#x}");
+        }
     }
 
     #[test]
     fn samples_are_added_up_to_a_bound() {
         let mut profile = Profile::new(99);
-        let mut raw = Raw {
-            thread: 1,
-            kernel_len: 1,
-            program_len: 2,
-            kernel: [7; KERNEL_FRAMES],
-            program: [0x1050; PROGRAM_FRAMES],
-        };
-        profile.add(&raw);
-        profile.add(&raw);
+        let mut raw = Raw::new(0).unwrap();
+        raw.kernel_len = 1;
+        let program = |ip: usize| -> Box<[usize]> { [ip, 0x1050].into() };
+        profile.add(&raw, program(1));
+        profile.add(&raw, program(1));
         assert_eq!((profile.samples(), profile.counts.len()), (2, 1));
         for n in 0..MAX_STACKS {
             // One that was not seen: the last finds no room.
-            raw.program[0] = 0x10_0000 + n;
-            profile.add(&raw);
+            profile.add(&raw, program(0x10_0000 + n));
         }
         assert_eq!((profile.counts.len(), profile.lost), (MAX_STACKS, 1));
     }

@@ -9,15 +9,15 @@ use core::ops::Range;
 use machine::context::Registers;
 
 use super::symbols::{self, Place};
+use super::unwind::{Code, Step, Unwinder};
 use crate::mm::AddressSpace;
-use crate::mm::vma::VmProt;
 use crate::process::Process;
 use crate::thread::{LinuxThread, NO_SYSCALL};
 use crate::trace::json_string;
 
 /// The most frames of the program that are walked.
 const MAX_FRAMES: usize = 64;
-/// How far up the stack return addresses are looked for where frame pointers end, in words.
+/// How far up the stack return addresses are looked for where a walk breaks off, in words.
 const SCAN_WORDS: usize = 512;
 
 /// One frame of the kernel.
@@ -34,7 +34,7 @@ pub struct KernelFrame {
 pub struct ProgramFrame {
     /// The instruction, or the return address.
     pub address: usize,
-    /// It was found by frame pointers; else it only looks like a return address.
+    /// It was found by unwind tables or frame pointers; else it only looks like a return address.
     pub sure: bool,
     /// What is known of it.
     pub place: Place,
@@ -53,76 +53,31 @@ pub struct Stack {
     pub program: Vec<ProgramFrame>,
 }
 
-/// Whether the instruction that ends at `at` may be a call: `E8` with a 32-bit distance, or `FF /2`.
-pub(super) fn follows_call(mm: &AddressSpace, at: usize) -> bool {
-    let mut bytes = [0; 7];
-    if at < 7 || mm.peek(at - 7, &mut bytes).is_err() {
-        return false;
-    }
-    let indirect = |n: usize| bytes[7 - n] == 0xff && bytes[8 - n] >> 3 & 7 == 2;
-    bytes[2] == 0xe8 || indirect(2) || indirect(3) || indirect(6) || indirect(7)
-}
-
-fn is_code(mm: &AddressSpace, at: usize) -> bool {
-    mm.prot_at(at).is_some_and(|p| p.contains(VmProt::EXEC))
-}
-
-/// The program's return addresses from those registers on, and whether each is sure.
-fn walk(mm: &AddressSpace, regs: &Registers) -> Vec<(usize, bool)> {
-    let (ip, sp) = (regs.rip as usize, regs.rsp as usize);
-    let mut frames = alloc::vec![(ip, true)];
-    // A function that has not made its frame: its caller is on top of the stack.
-    let top = mm.peek_u64(sp).map_or(0, |word| word as usize);
-    let (mut frame, mut low) = (regs.rbp as usize, sp);
-    let mut chain = Vec::new();
-    while chain.len() < MAX_FRAMES && frame >= low && frame.is_multiple_of(8) {
-        let (Ok(next), Ok(back)) = (mm.peek_u64(frame), mm.peek_u64(frame.wrapping_add(8))) else {
-            break;
-        };
-        if !is_code(mm, back as usize) {
-            break;
-        }
-        chain.push((back as usize, true));
-        low = frame + 16;
-        frame = next as usize;
-    }
-    let first_frame = regs.rbp as usize;
-    if chain.first().is_none_or(|(first, _)| *first != top)
-        && is_code(mm, top)
-        && follows_call(mm, top)
-    {
-        frames.push((top, true));
-    } else if !chain.is_empty() {
-        // A function that makes no frame, with words of its own on the stack: its caller is among those.
-        scan(mm, sp..first_frame, &mut frames, 3);
-    }
-    frames.extend(chain);
-    if frames.len() < 4 {
-        scan(
-            mm,
-            low..low.saturating_add(8 * SCAN_WORDS),
-            &mut frames,
-            MAX_FRAMES,
-        );
+/// The program's functions from those registers on, and whether each is sure.
+fn walk(mm: &AddressSpace, regs: &Registers) -> Vec<(Step, bool)> {
+    let memory = |address| mm.peek_u64(address).ok();
+    let walk = Unwinder::default().walk(mm, regs, &memory, MAX_FRAMES);
+    let mut frames: Vec<(Step, bool)> = walk.steps.iter().map(|step| (*step, true)).collect();
+    if !walk.whole && frames.len() < 4 {
+        let end = walk.sp.saturating_add(8 * SCAN_WORDS);
+        scan(mm, walk.sp..end, &mut frames);
     }
     frames
 }
 
-/// Adds what looks like return addresses in the words of `range` and is not there yet, up to `most`.
-fn scan(mm: &AddressSpace, range: Range<usize>, frames: &mut Vec<(usize, bool)>, most: usize) {
-    let end = range.end.min(range.start.saturating_add(8 * SCAN_WORDS));
-    let full = frames.len() + most;
-    for at in (range.start..end).step_by(8) {
+/// Adds what looks like return addresses in the words of `range` and is not there yet.
+fn scan(mm: &AddressSpace, range: Range<usize>, frames: &mut Vec<(Step, bool)>) {
+    for at in range.step_by(8) {
         let Ok(word) = mm.peek_u64(at) else {
             return;
         };
-        let word = word as usize;
-        if frames.len() < full.min(MAX_FRAMES)
-            && is_code(mm, word)
-            && follows_call(mm, word)
-            && !frames.iter().any(|(seen, _)| *seen == word)
+        let ip = word as usize;
+        if frames.len() < MAX_FRAMES
+            && mm.is_code(ip)
+            && mm.follows_call(ip)
+            && !frames.iter().any(|(seen, _)| seen.ip == ip)
         {
-            frames.push((word, false));
+            frames.push((Step { ip, exact: false }, false));
         }
     }
 }
@@ -160,18 +115,14 @@ pub fn of(process: &Process, tid: i32) -> Option<Stack> {
     }
     if let Some(regs) = regs.or_else(|| paused_registers(process, tid)) {
         let frames = walk(&process.mm, &regs);
-        let wanted: BTreeSet<usize> = frames
-            .iter()
-            .enumerate()
-            .map(|(n, (at, _))| at.saturating_sub((n > 0).into()))
-            .collect();
+        let wanted: BTreeSet<usize> = frames.iter().map(|(step, _)| step.instruction()).collect();
         let places = symbols::resolve(process, wanted);
-        for (n, (address, sure)) in frames.into_iter().enumerate() {
-            let looked_up = address.saturating_sub((n > 0).into());
+        for (step, sure) in frames {
+            let place = places.get(&step.instruction()).cloned();
             stack.program.push(ProgramFrame {
-                address,
+                address: step.ip,
                 sure,
-                place: places.get(&looked_up).cloned().unwrap_or_default(),
+                place: place.unwrap_or_default(),
             });
         }
     }

@@ -139,7 +139,7 @@ pub(crate) fn current_stack() -> std::ops::Range<usize> {
     0..0
 }
 
-pub(crate) fn current_user() -> Option<(usize, usize, usize)> {
+pub(crate) fn current_user() -> Option<crate::context::Registers> {
     None
 }
 

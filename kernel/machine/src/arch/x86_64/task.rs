@@ -188,11 +188,10 @@ pub(crate) fn current_stack() -> Range<usize> {
     with_current_task(|task| task.stack_range())
 }
 
-/// Instruction, stack and frame pointer of the current task's program.
-pub(crate) fn current_user() -> Option<(usize, usize, usize)> {
+/// The registers of the current task's program.
+pub(crate) fn current_user() -> Option<Registers> {
     // SAFETY: the current task, which is not writing while it reads here.
-    let regs = with_current_task(|task| unsafe { lent_registers(task) })?;
-    Some((regs.rip as usize, regs.rsp as usize, regs.rbp as usize))
+    with_current_task(|task| unsafe { lent_registers(task) })
 }
 
 pub(crate) fn interrupted() -> Interrupted {
