@@ -42,6 +42,8 @@ fn main() -> ExitCode {
     };
     match result {
         Ok(code) => ExitCode::from(code),
+        // As a program that the signal SIGPIPE ends: without a word.
+        Err(error) if error.is::<output::ReaderGone>() => ExitCode::from(128 + 13),
         Err(error) => {
             output::note(one_line(&error));
             ExitCode::FAILURE

@@ -7,12 +7,18 @@ use anyhow::Result;
 use comfy_table::{Attribute, Cell, Color, ContentArrangement, Table};
 use serde::Serialize;
 
-/// Prints a line to standard output. A reader that has gone away is an error, not a panic.
+/// Whoever read standard output has read enough: `ops watch ... | head`.
+#[derive(Debug, thiserror::Error)]
+#[error("nobody reads standard output any more")]
+pub struct ReaderGone;
+
+/// Prints a line to standard output. A reader that has gone away is the error [`ReaderGone`], not a panic.
 pub fn line(text: impl AsRef<str>) -> Result<()> {
-    let mut out = io::stdout().lock();
-    out.write_all(text.as_ref().as_bytes())?;
-    out.write_all(b"\n")?;
-    Ok(())
+    let line = format!("{}\n", text.as_ref());
+    match io::stdout().lock().write_all(line.as_bytes()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(ReaderGone.into()),
+        result => Ok(result?),
+    }
 }
 
 /// Prints a remark to standard error.

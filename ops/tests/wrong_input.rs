@@ -253,3 +253,14 @@ fn unknown_flags_and_commands() {
     assert_eq!(place.run(&["--help"]).code, 0);
     assert!(place.ok(&["run", "--help"]).contains("--skipbuild"));
 }
+
+#[test]
+fn a_reader_that_has_seen_enough_is_no_error() {
+    let place = Place::new();
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let output = place.ops(&["version"]).stdout(writer).output().unwrap();
+    // As the shell reports of a program that SIGPIPE ends.
+    assert_eq!(output.status.code(), Some(141));
+    assert!(output.stderr.is_empty(), "{output:?}");
+}

@@ -12,16 +12,16 @@ use crate::config::{Config, load, support};
 #[derive(Debug, Clone, Default, Args)]
 pub struct GlobalFlags {
     /// Print JSON instead of tables
-    #[arg(short, long, global = true)]
+    #[arg(short, long, global = true, help_heading = "Global Flags")]
     pub json: bool,
     /// Print warnings (they are always printed)
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = "Global Flags")]
     pub show_warnings: bool,
     /// Print errors (they are always printed)
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = "Global Flags")]
     pub show_errors: bool,
     /// Print debug lines: the QEMU command line
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = "Global Flags")]
     pub show_debug: bool,
 }
 

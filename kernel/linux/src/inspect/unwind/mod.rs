@@ -117,11 +117,14 @@ impl Code for AddressSpace {
     }
 }
 
+/// What is known of an instruction, and whose table says so.
+type Known = (Arc<Table>, Arc<Row>);
+
 /// Walks stacks, and remembers what it has learned of the program's code meanwhile.
 #[derive(Default)]
 pub struct Unwinder {
     tables: BTreeMap<usize, Option<Arc<Table>>>,
-    rows: BTreeMap<usize, Option<(Arc<Table>, Arc<Row>)>>,
+    rows: BTreeMap<usize, Option<Known>>,
 }
 
 impl Unwinder {
@@ -170,7 +173,7 @@ impl Unwinder {
         walk
     }
 
-    fn row(&mut self, code: &dyn Code, address: usize) -> Option<(Arc<Table>, Arc<Row>)> {
+    fn row(&mut self, code: &dyn Code, address: usize) -> Option<Known> {
         if let Some(known) = self.rows.get(&address) {
             return known.clone();
         }
