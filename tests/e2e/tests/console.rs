@@ -18,11 +18,27 @@ use serde_json::{Value, json};
 
 /// A server whose answers are the files that are asked for: what the program itself sees in /proc.
 const SERVER: &str = r#"
-import errno, http.server, os, socket
+import errno, http.server, os, socket, time
+
+taken = []
 
 class Files(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
-        body = open(self.path, "rb").read() if self.path != "/" else b"here"
+        body = b"here"
+        if self.path == "/spin":
+            end = time.process_time() + 0.5
+            while time.process_time() < end:
+                sum(range(100000))
+        elif self.path == "/clock":
+            body = str(time.process_time_ns()).encode()
+        elif self.path == "/take":
+            taken.append(b"x" * (64 << 20))
+        elif self.path == "/give":
+            taken.clear()
+        elif self.path == "/descriptors":
+            body = "\n".join(sorted(os.listdir("/proc/self/fd"))).encode()
+        elif self.path != "/":
+            body = open(self.path, "rb").read()
         self.send_response(200)
         self.end_headers()
         self.wfile.write(body)
@@ -214,6 +230,85 @@ fn the_console_tells_the_truth_to_who_has_the_token() -> Result<()> {
     }
     for path in ["/api/schema", "/api/openapi.json"] {
         ensure!(machine.client().get(path).json().is_object(), "{path}");
+    }
+    Ok(())
+}
+
+#[test]
+fn the_numbers_move_as_the_program_does() -> Result<()> {
+    let ops = Ops::with_shared_packages()?;
+    let machine = start(&ops, &[])?;
+    let whole = |path: &str| {
+        let value = machine.value(path);
+        value.as_i64().with_context(|| format!("{path}: {value}"))
+    };
+    // Calls: one for each request that a client made.
+    let before = whole("/syscalls/accept4/count")?;
+    for _ in 0..25 {
+        ensure!(machine.file("/") == "here");
+    }
+    assert_eq!(whole("/syscalls/accept4/count")?, before + 25);
+    let histogram = machine.value("/syscalls/accept4/histogram");
+    let counts = histogram.as_object().context("a map")?.values();
+    let counted: i64 = counts.filter_map(Value::as_i64).sum();
+    assert_eq!(counted, before + 25, "each is in it: {histogram}");
+
+    // CPU time: what the program's own clock says is between what the store says before and after.
+    let of_thread = || whole("/threads/2/cpu_ns");
+    let (idle, user) = ("/cpu/0/idle_ns", "/cpu/0/user_ns");
+    let (early, idle_before, user_before) = (of_thread()?, whole(idle)?, whole(user)?);
+    machine.file("/spin");
+    let seen: i64 = machine.file("/clock").parse()?;
+    let (late, idle_after, user_after) = (of_thread()?, whole(idle)?, whole(user)?);
+    ensure!(early < seen && seen <= late, "{early} {seen} {late}");
+    ensure!(late - early >= 500_000_000, "{early} {late}");
+    ensure!(
+        user_after - user_before > 250_000_000,
+        "{user_before} {user_after}"
+    );
+    let uptime = whole("/time/uptime")?;
+    let known: i64 = ["idle_ns", "user_ns", "system_ns"]
+        .iter()
+        .map(|part| whole(&format!("/cpu/0/{part}")))
+        .sum::<Result<i64>>()?;
+    ensure!(
+        (known - uptime).abs() < uptime / 10 + 200_000_000,
+        "a CPU's time is all there: {known} of {uptime}, idle {idle_before} {idle_after}"
+    );
+    let stat = machine.file("/proc/stat");
+    let ticks: Vec<i64> = stat
+        .lines()
+        .next()
+        .unwrap_or_default()
+        .split_whitespace()
+        .filter_map(|word| word.parse().ok())
+        .collect();
+    let user_now = whole(user)?;
+    ensure!(
+        user_after <= ticks[0] * 10_000_000 + 20_000_000 && ticks[0] * 10_000_000 <= user_now,
+        "{user_after} {ticks:?} {user_now}"
+    );
+
+    // Memory: 64 MiB more, and back.
+    let before = whole("/memory/program")?;
+    machine.file("/take");
+    let taken = whole("/memory/program")? - before;
+    ensure!((64 << 20..72 << 20).contains(&taken), "{taken}");
+    machine.file("/give");
+    let left = whole("/memory/program")? - before;
+    ensure!(left < 8 << 20, "{left}");
+
+    // Descriptors: what the program lists, but for the one it lists them with.
+    let list = machine.file("/descriptors");
+    let listed: Vec<&str> = list.lines().collect();
+    let told = machine
+        .client()
+        .get("/api/store/files/descriptors?depth=1")
+        .json();
+    let told = told["children"].as_object().context("a map")?;
+    ensure!(listed.len() >= told.len(), "{listed:?} {told:?}");
+    for number in told.keys() {
+        ensure!(listed.contains(&number.as_str()), "{number}: {listed:?}");
     }
     Ok(())
 }
