@@ -4,6 +4,9 @@ import { live, nest, Rates } from "./api.js";
 import { Chart } from "./chart.js";
 import * as f from "./format.js";
 
+/** Bytes; of a listener, connections: those that wait, and how many may. */
+const queue = (row, n = 0) => row.state === "listen" ? f.count(n) : f.bytes(n);
+
 export function show(main, endings) {
   const rates = new Rates();
   const cards = new Map();
@@ -11,8 +14,8 @@ export function show(main, endings) {
   const pick = h("select", { name: "interface" });
   const connections = new Table("Connections", [
     { key: "protocol", title: "Protocol" }, { key: "state", title: "State" }, { key: "local", title: "Local" }, { key: "remote", title: "Remote" },
-    { key: "rx_queue", title: "In queue", num: true, show: row => f.bytes(row.rx_queue ?? 0) },
-    { key: "tx_queue", title: "Out queue", num: true, show: row => f.bytes(row.tx_queue ?? 0) },
+    { key: "rx_queue", title: "In queue", num: true, show: row => queue(row, row.rx_queue) },
+    { key: "tx_queue", title: "Out queue", num: true, show: row => queue(row, row.tx_queue) },
     { key: "rtt", title: "Round trip", num: true, sort: row => row.rtt ?? -1, show: row => row.rtt === undefined ? "" : f.duration(row.rtt) },
     { key: "cwnd", title: "cwnd", num: true, show: row => row.cwnd ?? "" },
     { key: "retrans", title: "Sent again", num: true, show: row => row.retrans ?? "" },
