@@ -71,12 +71,9 @@ macro_rules! counters {
         #[derive(Debug, Default)]
         pub struct CounterSet { $($(pub $field: Counter,)*)* }
 
-        impl Counters {
-            /// Calls `each(group, name, value)` for every counter, groups together, in a fixed order.
-            pub fn for_each(&self, mut each: impl FnMut(&'static str, &'static str, u64)) {
-                $($(each($group, $name, self.sum(|set| &set.$field));)*)*
-            }
-        }
+        /// All counters, groups together.
+        const ALL: &[(&str, &str, fn(&CounterSet) -> &Counter)] =
+            &[$($(($group, $name, |set| &set.$field),)*)*];
     };
 }
 
@@ -104,6 +101,13 @@ impl core::ops::Deref for Counters {
 }
 
 impl Counters {
+    /// Calls `each(group, name, value)` for every counter, groups together, in a fixed order.
+    pub fn for_each(&self, mut each: impl FnMut(&'static str, &'static str, u64)) {
+        for (group, name, counter) in ALL {
+            each(group, name, self.sum(counter));
+        }
+    }
+
     /// One counter over all CPUs.
     pub fn sum(&self, counter: impl Fn(&CounterSet) -> &Counter) -> u64 {
         self.0
