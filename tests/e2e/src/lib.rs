@@ -13,6 +13,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
@@ -37,8 +38,8 @@ pub fn target_dir() -> PathBuf {
 /// The tool with a home and a working folder of its own.
 #[derive(Debug)]
 pub struct Ops {
-    home: TempDir,
-    folder: TempDir,
+    home: Arc<TempDir>,
+    folder: Arc<TempDir>,
 }
 
 /// How a finished run ended.
@@ -63,8 +64,8 @@ impl Ops {
     /// A fresh home without packages or images.
     pub fn new() -> Result<Ops> {
         Ok(Ops {
-            home: tempfile::tempdir()?,
-            folder: tempfile::tempdir()?,
+            home: Arc::new(tempfile::tempdir()?),
+            folder: Arc::new(tempfile::tempdir()?),
         })
     }
 
@@ -139,6 +140,7 @@ impl Ops {
             stderr,
             seen: String::new(),
             ended: false,
+            _folders: [self.home.clone(), self.folder.clone()],
         })
     }
 }
@@ -170,6 +172,8 @@ pub struct Running {
     stderr: Receiver<String>,
     seen: String,
     ended: bool,
+    /// They stay for as long as it runs.
+    _folders: [Arc<TempDir>; 2],
 }
 
 impl Running {
