@@ -43,6 +43,10 @@ const TESTS: &[Need] = &[
         package: "iproute2",
     },
     Need {
+        file: "/usr/bin/ping",
+        package: "iputils-ping",
+    },
+    Need {
         file: "/usr/bin/python3",
         package: "python3",
     },

@@ -11,6 +11,7 @@
 extern crate alloc;
 
 mod arp;
+pub mod bpf;
 pub mod capture;
 mod change;
 mod checksum;

@@ -2,10 +2,12 @@
 //! encoding. Decoding the program's bytes is `linux`'s work; what an option does is the socket's.
 
 use alloc::boxed::Box;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use core::time::Duration;
 
+use crate::bpf::Program;
 use crate::tcp::info::TcpInfo;
 
 /// Which algorithm drives a connection's congestion window (`TCP_CONGESTION`).
@@ -165,6 +167,8 @@ options! {
     BusyPoll(u32),
     /// `SO_MAX_PACING_RATE` in bytes for each second.
     MaxPacingRate(u64),
+    /// `SO_ATTACH_FILTER` and, with none, `SO_DETACH_FILTER`.
+    Filter(Option<Arc<Program>>),
 
     /// `TCP_NODELAY`.
     NoDelay(bool),

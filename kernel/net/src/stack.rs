@@ -255,6 +255,8 @@ impl Stack {
                 all.push(addr_info(iface.index, addr, now));
             }
         }
+        // Linux asks one family after the other.
+        all.sort_by_key(|one| one.addr.addr.is_ipv6());
         all
     }
 

@@ -36,6 +36,19 @@ pub enum FrameKind {
     Outgoing = 4,
 }
 
+impl FrameKind {
+    /// Whom a frame is for that arrived at an interface with that address.
+    pub(crate) fn of(eth: &[u8], loopback: bool, mac: [u8; 6]) -> FrameKind {
+        match eth.first_chunk::<6>() {
+            _ if loopback => FrameKind::Host,
+            Some([0xff, 0xff, 0xff, 0xff, 0xff, 0xff]) => FrameKind::Broadcast,
+            Some([first, ..]) if first & 1 != 0 => FrameKind::Multicast,
+            Some(to) if *to == mac => FrameKind::Host,
+            _ => FrameKind::OtherHost,
+        }
+    }
+}
+
 /// A frame that passed.
 #[derive(Clone, Debug)]
 pub struct TappedFrame {
@@ -55,9 +68,24 @@ pub struct TappedFrame {
     pub checksum_valid: bool,
 }
 
-/// How many of a frame's bytes to keep, given the frame's beginning and its whole length; 0 is none: the frame
-/// is not for this tap. It runs where packets are handled, under a lock: it must be short and not sleep.
-pub type Filter = Arc<dyn Fn(&[u8], usize) -> usize + Send + Sync>;
+/// A frame as a filter sees it.
+#[derive(Clone, Copy, Debug)]
+pub struct Seen<'a> {
+    /// Its beginning: `snaplen` bytes at most.
+    pub bytes: &'a [u8],
+    /// Bytes of the whole frame.
+    pub len: usize,
+    /// The interface, and whether that is `lo`.
+    pub index: u32,
+    /// See there.
+    pub loopback: bool,
+    /// Whom it is for.
+    pub kind: FrameKind,
+}
+
+/// How many of a frame's bytes to keep; 0 is none: the frame is not for this tap. It runs where packets are handled, under a
+/// lock: it must be short and not sleep.
+pub type Filter = Arc<dyn Fn(&Seen<'_>) -> usize + Send + Sync>;
 
 /// What a tap takes.
 #[derive(Clone)]
@@ -138,7 +166,13 @@ impl TapPoint {
             }
             let mut bytes = frame.front(config.snaplen);
             if let Some(filter) = &config.filter {
-                let keep = filter(&bytes, frame.len);
+                let keep = filter(&Seen {
+                    bytes: &bytes,
+                    len: frame.len,
+                    index: frame.index,
+                    loopback: frame.loopback,
+                    kind: frame.kind,
+                });
                 if keep == 0 {
                     return;
                 }
@@ -168,6 +202,7 @@ impl TapPoint {
 /// A frame on its way past the taps.
 struct Passing<'a> {
     index: u32,
+    loopback: bool,
     kind: FrameKind,
     protocol: u16,
     len: usize,
@@ -232,19 +267,14 @@ impl Interface {
     pub(crate) fn tap_in(&self, packet: &InPacket) {
         let head = packet.head();
         let Some(eth) = head.get(..ETH) else { return };
-        let kind = match eth[..6] {
-            _ if self.is_loopback() => FrameKind::Host,
-            [0xff, 0xff, 0xff, 0xff, 0xff, 0xff] => FrameKind::Broadcast,
-            [first, ..] if first & 1 != 0 => FrameKind::Multicast,
-            ref to if *to == self.mac => FrameKind::Host,
-            _ => FrameKind::OtherHost,
-        };
+        let kind = FrameKind::of(eth, self.is_loopback(), self.mac);
         if kind == FrameKind::OtherHost && self.promiscuous.load(Ordering::Relaxed) == 0 {
             return;
         }
         self.taps.show(
             &Passing {
                 index: self.index,
+                loopback: self.is_loopback(),
                 kind,
                 protocol: protocol(eth),
                 len: packet.len(),
@@ -262,6 +292,7 @@ impl Interface {
         self.taps.show(
             &Passing {
                 index: self.index,
+                loopback: self.is_loopback(),
                 kind: FrameKind::Outgoing,
                 protocol: protocol(&packet.header),
                 len: packet.len(),

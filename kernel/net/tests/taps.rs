@@ -10,7 +10,7 @@ use common::script::*;
 use errno::Errno;
 use iobuf::SliceSource;
 use net::query::RouteInfo;
-use net::tap::FRAME_COST;
+use net::tap::{FRAME_COST, Seen};
 use net::{Cidr, FrameKind, Kind, SendMeta, Socket, TapConfig};
 
 fn send_to(socket: &Arc<dyn Socket>, to: Ipv4Addr, bytes: &[u8]) {
@@ -108,9 +108,9 @@ fn what_does_not_fit_is_cut_or_counted() {
     assert_eq!((seen.len, seen.bytes.len()), (3042, 42));
     // A filter that keeps less, or nothing.
     while tap.next().is_some() {}
-    let filter = Arc::new(|bytes: &[u8], len: usize| {
-        assert_eq!(bytes.len(), len.min(42));
-        if len > 100 { 0 } else { 20 }
+    let filter = Arc::new(|seen: &Seen<'_>| {
+        assert_eq!(seen.bytes.len(), seen.len.min(42));
+        if seen.len > 100 { 0 } else { 20 }
     });
     tap.set_config(TapConfig {
         filter: Some(filter),

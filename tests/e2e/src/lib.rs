@@ -35,6 +35,11 @@ pub fn target_dir() -> PathBuf {
     std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from)
 }
 
+/// The tool itself.
+pub fn tool() -> PathBuf {
+    std::env::var_os("OPS").map_or_else(|| target_dir().join("release/ops"), PathBuf::from)
+}
+
 /// The tool with a home and a working folder of its own.
 #[derive(Debug)]
 pub struct Ops {
@@ -97,10 +102,13 @@ impl Ops {
         Ok(path)
     }
 
+    /// What `OPS_HOME` is to be.
+    pub fn home(&self) -> &Path {
+        self.home.path()
+    }
+
     fn command(&self, arguments: &[&str]) -> Command {
-        let tool =
-            std::env::var_os("OPS").map_or_else(|| target_dir().join("release/ops"), PathBuf::from);
-        let mut command = Command::new(tool);
+        let mut command = Command::new(tool());
         command
             .args(arguments)
             .current_dir(self.folder())

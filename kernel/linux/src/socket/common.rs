@@ -257,6 +257,14 @@ impl Common {
             SO_PASSCRED if kind.inet => Err(Errno::EOPNOTSUPP),
             SO_LOCK_FILTER if number == 0 && self.has(SO_LOCK_FILTER) => Err(Errno::EPERM),
             SO_ATTACH_FILTER | SO_DETACH_FILTER if self.has(SO_LOCK_FILTER) => Err(Errno::EPERM),
+            // eBPF: as in a Linux without it.
+            SO_ATTACH_BPF | SO_ATTACH_REUSEPORT_EBPF => {
+                Err(match (value.len(), self.has(SO_LOCK_FILTER)) {
+                    (4, true) => Errno::EPERM,
+                    (4, false) => Errno::EOPNOTSUPP,
+                    _ => Errno::EINVAL,
+                })
+            }
             SO_ZEROCOPY if kind.unix => Err(Errno::EOPNOTSUPP),
             SO_ZEROCOPY if !matches!(number, 0 | 1) => Err(Errno::EINVAL),
             _ if bit(name) != 0 => self.set_flag(ops, kind, name, number != 0),
@@ -339,7 +347,7 @@ impl Common {
             SO_BUSY_POLL_BUDGET if !(0..=0xffff).contains(&number) => {
                 return Some(Err(Errno::EINVAL));
             }
-            SO_BUSY_POLL_BUDGET | SO_CNX_ADVICE => return Some(Ok(())),
+            SO_BUSY_POLL_BUDGET | SO_CNX_ADVICE | SO_BSDCOMPAT => return Some(Ok(())),
             _ => return None,
         };
         if !valid {
@@ -455,6 +463,16 @@ impl Common {
                 peer
             }
             SO_MEMINFO => meminfo(ops),
+            // Obsolete: never on.
+            SO_BSDCOMPAT => int(0),
+            // SKF_AD_MAX: all ancillary loads are known.
+            SO_BPF_EXTENSIONS => int(64),
+            SO_PEERGROUPS if !kind.unix => return Err(Errno::ENODATA),
+            SO_ATTACH_FILTER => match ops.option(SOL_SOCKET, name, len) {
+                // A kind of socket that takes none has none.
+                Err(Errno::ENOPROTOOPT) => Vec::new(),
+                answer => return answer,
+            },
             _ => return ops.option(SOL_SOCKET, name, len),
         })
     }

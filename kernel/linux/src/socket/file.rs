@@ -316,6 +316,17 @@ impl SocketFile {
         self.ops.shutdown(how)
     }
 
+    /// The instructions of a filter that `value` points to.
+    ///
+    /// # Errors
+    /// `EPERM` after `SO_LOCK_FILTER`, `EINVAL`, `EFAULT`.
+    pub fn read_filter(&self, value: &[u8]) -> Result<Vec<u8>> {
+        if value.len() == 16 && self.common.has(so::SO_LOCK_FILTER) {
+            return Err(Errno::EPERM);
+        }
+        super::filter::read(value)
+    }
+
     /// `setsockopt(2)`.
     ///
     /// # Errors

@@ -8,6 +8,7 @@ pub mod cmsg;
 pub mod common;
 pub mod completion;
 pub mod file;
+pub mod filter;
 pub mod inet;
 pub mod inventory;
 pub mod netlink;

@@ -8,12 +8,14 @@ use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use errno::{Errno, Result};
 use iobuf::{Sink, Source};
 use machine::sync::SpinLock;
+use net::bpf::{self, Program};
 use net::query::LinkInfo;
+use net::tap::{Filter, Seen};
 use net::{FrameKind, MsgFlags, Shutdown, Stack, Tap, TapConfig, TappedFrame};
 use sched::poll::{Events, Pollee};
 
 use super::addr::{AF_PACKET, Address, LinkAddr};
-use super::inet::ioctl::hardware_type;
+use super::inet::ioctl::{ARPHRD_ETHER, ARPHRD_LOOPBACK, hardware_type};
 use super::ops::{Control, Kind, Received, SendMsg, SocketOps};
 use super::option::{self as so, SOL_SOCKET, int, parse_int};
 
@@ -47,6 +49,7 @@ pub struct PacketSocket {
     /// Interface (0 any) and protocol (0 none).
     bound: SpinLock<(u32, u16)>,
     memberships: SpinLock<Vec<Membership>>,
+    filter: SpinLock<Option<Arc<Program>>>,
     auxdata: AtomicBool,
     ignore_outgoing: AtomicBool,
     timestamp: AtomicBool,
@@ -92,12 +95,13 @@ impl PacketSocket {
         let protocol = u16::from_be(protocol as u16);
         let stack = stack()?;
         let capacity = stack.config().limits.rmem_default;
-        let tap = stack.tap(config(0, protocol, false, capacity))?;
+        let tap = stack.tap(config(0, protocol, false, capacity, None))?;
         Ok(Arc::new(PacketSocket {
             kind,
             tap,
             bound: SpinLock::new((0, protocol)),
             memberships: SpinLock::new(Vec::new()),
+            filter: SpinLock::new(None),
             auxdata: AtomicBool::new(false),
             ignore_outgoing: AtomicBool::new(false),
             timestamp: AtomicBool::new(false),
@@ -120,8 +124,35 @@ impl PacketSocket {
         let (index, protocol) = *self.bound.lock();
         let ignore = self.ignore_outgoing.load(Ordering::Relaxed);
         let capacity = self.tap.config().capacity;
+        let filter = self.filter.lock().clone();
+        let filter = filter.map(|program| self.choice(program));
         self.tap
-            .set_config(config(index, protocol, ignore, capacity))
+            .set_config(config(index, protocol, ignore, capacity, filter))
+    }
+
+    /// What the tap asks of each frame while a program is attached. For `SOCK_DGRAM` data begins behind the link's header.
+    fn choice(&self, program: Arc<Program>) -> Filter {
+        let data = if self.kind == Kind::Dgram { ETH } else { 0 };
+        Arc::new(move |seen: &Seen<'_>| {
+            let keep = program.run(&bpf::Packet {
+                frame: seen.bytes,
+                data,
+                network: ETH,
+                protocol: protocol_of(seen.bytes),
+                kind: seen.kind as u8,
+                index: seen.index,
+                hardware: if seen.loopback {
+                    ARPHRD_LOOPBACK
+                } else {
+                    ARPHRD_ETHER
+                },
+                random: &|| drivers::random::word() as u32,
+            });
+            match keep {
+                0 => 0,
+                keep => data.saturating_add(keep as usize),
+            }
+        })
     }
 
     fn join(&self, value: &[u8], on: bool) -> Result<()> {
@@ -162,10 +193,7 @@ impl PacketSocket {
             addr[..6].copy_from_slice(mac);
         }
         LinkAddr {
-            protocol: match frame.bytes.get(12..14) {
-                Some(p) => u16::from_be_bytes([p[0], p[1]]),
-                None => 0,
-            },
+            protocol: protocol_of(&frame.bytes),
             index: frame.index,
             hardware: link(frame.index).map_or(1, |link| hardware_type(&link)),
             kind: frame.kind as u8,
@@ -193,7 +221,21 @@ impl PacketSocket {
     }
 }
 
-fn config(index: u32, protocol: u16, ignore_outgoing: bool, capacity: usize) -> TapConfig {
+/// The EtherType.
+fn protocol_of(frame: &[u8]) -> u16 {
+    match frame.get(12..14) {
+        Some(p) => u16::from_be_bytes([p[0], p[1]]),
+        None => 0,
+    }
+}
+
+fn config(
+    index: u32,
+    protocol: u16,
+    ignore_outgoing: bool,
+    capacity: usize,
+    filter: Option<Filter>,
+) -> TapConfig {
     TapConfig {
         index,
         protocol: (protocol != ALL).then_some(protocol),
@@ -201,6 +243,7 @@ fn config(index: u32, protocol: u16, ignore_outgoing: bool, capacity: usize) -> 
         // Only who wants all protocols sees what leaves.
         outgoing: protocol == ALL && !ignore_outgoing,
         capacity,
+        filter,
         ..TapConfig::default()
     }
 }
@@ -360,6 +403,15 @@ impl SocketOps for PacketSocket {
                 self.ignore_outgoing.store(flag()?, Ordering::Relaxed);
                 self.refresh()
             }
+            (SOL_SOCKET, so::SO_ATTACH_FILTER) => {
+                let program = Arc::new(Program::new(value)?);
+                *self.filter.lock() = Some(program);
+                self.refresh()
+            }
+            (SOL_SOCKET, so::SO_DETACH_FILTER) => {
+                self.filter.lock().take().ok_or(Errno::ENOENT)?;
+                self.refresh()
+            }
             // No version of the ring's format.
             (SOL_PACKET, VERSION) => Err(Errno::EINVAL),
             (SOL_SOCKET, so::SO_RCVBUF | so::SO_RCVBUFFORCE) => {
@@ -400,6 +452,9 @@ impl SocketOps for PacketSocket {
             }
             (SOL_PACKET, AUXDATA) => flag(&self.auxdata),
             (SOL_PACKET, IGNORE_OUTGOING) => flag(&self.ignore_outgoing),
+            (SOL_SOCKET, so::SO_ATTACH_FILTER) => {
+                (self.filter.lock().as_ref()).map_or(Vec::new(), |filter| filter.to_bytes())
+            }
             (SOL_PACKET, HDRLEN) => return Err(Errno::EINVAL),
             (SOL_SOCKET, so::SO_RCVBUF) => int(self.tap.config().capacity as i32),
             (SOL_SOCKET, so::SO_SNDBUF) => int(stack()?.config().limits.rmem_default as i32),

@@ -15,9 +15,11 @@ use crate::socket::addr::{
     AF_INET, AF_INET6, AF_NETLINK, AF_PACKET, AF_UNIX, AF_VSOCK, Address, MAX_LEN,
 };
 use crate::socket::file::{SocketFile, of};
+use crate::socket::filter;
 use crate::socket::inet::InetSocket;
 use crate::socket::netlink::NetlinkSocket;
 use crate::socket::ops::{Kind, SocketOps};
+use crate::socket::option::{SO_ATTACH_FILTER, SOL_SOCKET};
 use crate::socket::packet::PacketSocket;
 use crate::socket::unix::UnixSocket;
 use crate::socket::vsock::VsockSocket;
@@ -291,6 +293,9 @@ pub fn sys_setsockopt(
     let socket = of(&file)?;
     let mut bytes: Vec<u8> = alloc::vec![0; len.min(MAX_OPTION)];
     value.read_bytes(&mut bytes)?;
+    if (level, name) == (SOL_SOCKET, SO_ATTACH_FILTER) {
+        bytes = socket.read_filter(&bytes)?;
+    }
     socket.set_option(level, name, &bytes)?;
     Ok(0)
 }
@@ -308,6 +313,9 @@ pub fn sys_getsockopt(
     let socket = of(&file)?;
     let room = usize::try_from(len.read()?).map_err(|_| Errno::EINVAL)?;
     let bytes = socket.option(level, name, room)?;
+    if (level, name) == (SOL_SOCKET, SO_ATTACH_FILTER) {
+        return filter::tell(&bytes, value, len).map(|()| 0);
+    }
     let fits = bytes.len().min(room);
     value.write_bytes(&bytes[..fits])?;
     len.write(&(fits as i32))?;

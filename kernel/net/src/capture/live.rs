@@ -9,7 +9,7 @@ use core::sync::atomic::{AtomicUsize, Ordering};
 use super::filter::Filter;
 use super::pcapng::{self, Direction};
 use crate::stack::Stack;
-use crate::tap::{FrameKind, Tap, TapConfig, TappedFrame};
+use crate::tap::{FrameKind, Seen, Tap, TapConfig, TappedFrame};
 
 /// The most captures at once.
 pub const MAX_CAPTURES: usize = 8;
@@ -112,9 +112,9 @@ impl Capture {
             .map_err(|_| CaptureError::TooMany)?;
         let place = Place;
         let keep = snaplen as usize;
-        let choose = move |frame: &[u8], len: usize| {
-            let own = own_port.is_some_and(|port| Filter::is_tcp_port(frame, port));
-            if !own && filter.matches(frame, len) {
+        let choose = move |seen: &Seen<'_>| {
+            let own = own_port.is_some_and(|port| Filter::is_tcp_port(seen.bytes, port));
+            if !own && filter.matches(seen.bytes, seen.len) {
                 keep
             } else {
                 0

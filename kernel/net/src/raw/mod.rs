@@ -12,6 +12,7 @@ use core::sync::atomic::{AtomicUsize, Ordering};
 
 use errno::{Errno, Result};
 
+use crate::bpf::Attached;
 use crate::checksum::Sum;
 use crate::icmp::IcmpError;
 use crate::iface::ETH;
@@ -127,6 +128,7 @@ pub struct RawSocket {
     protocol: u8,
     pollee: Pollee,
     recv_lock: SleepLock<()>,
+    filter: Attached,
     inner: SpinLock<Inner>,
 }
 
@@ -247,6 +249,7 @@ impl RawSocket {
             protocol,
             pollee: Pollee::new(),
             recv_lock: SleepLock::new(()),
+            filter: Attached::default(),
             inner: SpinLock::new(Inner {
                 opts,
                 bound: None,
@@ -435,7 +438,7 @@ pub(crate) fn input(stack: &Stack, meta: &IpMeta, packet: &InPacket, now: u64) -
         }
         let whole = packet.front(meta.l4 + meta.len);
         let from = if socket.is_v6() { meta.l4 } else { ETH };
-        let bytes = whole.get(from..).unwrap_or(&[]).to_vec();
+        let mut bytes = whole.get(from..).unwrap_or(&[]).to_vec();
         let unchecked = packet.csum == crate::nic::RxChecksum::Unknown;
         if socket.is_v6() && offset >= 0 && unchecked {
             let pseudo = Sum::pseudo(meta.src, meta.dst, meta.proto, bytes.len());
@@ -444,6 +447,10 @@ pub(crate) fn input(stack: &Stack, meta: &IpMeta, packet: &InPacket, now: u64) -
                 continue;
             }
         }
+        let Some(keep) = socket.filter.keeps(stack, meta, packet, from, 1) else {
+            continue;
+        };
+        bytes.truncate(keep);
         socket.push(copy(meta, bytes, now));
     }
     any
@@ -467,7 +474,11 @@ pub(crate) fn echo_reply(stack: &Stack, meta: &IpMeta, packet: &InPacket, now: u
     });
     if let Some(socket) = socket {
         let whole = packet.front(meta.l4 + meta.len);
-        let bytes = whole.get(meta.l4..).unwrap_or(&[]).to_vec();
+        let mut bytes = whole.get(meta.l4..).unwrap_or(&[]).to_vec();
+        let Some(keep) = socket.filter.keeps(stack, meta, packet, meta.l4, 1) else {
+            return;
+        };
+        bytes.truncate(keep);
         socket.push(copy(meta, bytes, now));
     }
 }

@@ -28,6 +28,7 @@ impl RawSocket {
                 stack.update_group(self.id(), update);
                 return Ok(());
             }
+            Opt::Filter(program) => return self.filter.set(program),
             Opt::BindToDevice(index) if index != 0 && stack.interface(index).is_none() => {
                 return Err(Errno::ENODEV);
             }
@@ -117,6 +118,7 @@ impl RawSocket {
         let opts = &inner.opts;
         let mtu = inner.dst.as_ref().map(|d| d.mtu);
         Ok(match name {
+            OptName::Filter => Opt::Filter(self.filter.get()),
             OptName::ReuseAddr => Opt::ReuseAddr(opts.reuse_addr),
             OptName::ReusePort => Opt::ReusePort(false),
             OptName::KeepAlive => Opt::KeepAlive(false),

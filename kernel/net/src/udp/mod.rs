@@ -15,6 +15,7 @@ use errno::Errno;
 use hashbrown::HashMap;
 
 use self::datagram::{Datagram, datagram};
+use crate::bpf::Attached;
 use crate::checksum::{Parts, Sum};
 use crate::flow::{FlowKey, KeyedState};
 use crate::hash::Key;
@@ -119,6 +120,7 @@ pub struct UdpSocket {
     me: Weak<UdpSocket>,
     pub(crate) pollee: Pollee,
     recv_lock: SleepLock<()>,
+    filter: Attached,
     pub(crate) inner: SpinLock<Inner>,
 }
 
@@ -295,6 +297,7 @@ impl UdpSocket {
             me: me.clone(),
             pollee: Pollee::new(),
             recv_lock: SleepLock::new(()),
+            filter: Attached::default(),
             inner: SpinLock::new(Inner {
                 opts,
                 bound: None,
@@ -387,6 +390,23 @@ impl UdpSocket {
             recv_queue: inner.queued,
             drops: inner.drops,
             retransmits: 0,
+        }
+    }
+
+    /// How many bytes of a datagram's data the filter keeps; `None`: it was dropped and is counted.
+    #[inline]
+    fn keeps(&self, meta: &IpMeta, packet: &InPacket) -> Option<usize> {
+        let keep = self
+            .filter
+            .keeps(&self.stack, meta, packet, meta.l4, HEADER);
+        match keep {
+            Some(usize::MAX) => Some(usize::MAX),
+            Some(keep) => Some(keep - HEADER),
+            None => {
+                self.inner.lock().drops += 1;
+                self.stack.counters().udp_in_errors.bump();
+                None
+            }
         }
     }
 
@@ -535,11 +555,15 @@ pub(crate) fn input(stack: &Stack, meta: &IpMeta, mut packet: InPacket, now: u64
             counters.udp_ignored_multi.bump();
             return;
         }
-        let payload = packet.into_payload(meta.l4 + HEADER);
-        let bytes = crate::pkt::payload_to_vec(&payload);
+        let whole = packet.to_vec();
+        let bytes = whole.get(meta.l4 + HEADER..).unwrap_or(&[]);
         for socket in sockets {
+            let Some(keep) = socket.keeps(meta, &packet) else {
+                continue;
+            };
             let mut copy = Payload::new();
-            copy.push(crate::pkt::RxData::Dense(bytes.clone(), 0));
+            let bytes = &bytes[..bytes.len().min(keep)];
+            copy.push(crate::pkt::RxData::Dense(bytes.to_vec(), 0));
             socket.push(datagram(meta, copy, remote, local, now));
         }
         return;
@@ -567,6 +591,11 @@ pub(crate) fn input(stack: &Stack, meta: &IpMeta, mut packet: InPacket, now: u64
         }
         return;
     };
+    match socket.keeps(meta, &packet) {
+        None => return,
+        Some(usize::MAX) => {}
+        Some(keep) => packet.truncate((meta.l4 + HEADER).saturating_add(keep)),
+    }
     let payload = packet.into_payload(meta.l4 + HEADER);
     socket.push(datagram(meta, payload, remote, local, now));
 }

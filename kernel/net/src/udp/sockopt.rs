@@ -33,6 +33,7 @@ impl UdpSocket {
                 stack.update_group(self.id(), update);
                 return Ok(());
             }
+            Opt::Filter(program) => return self.filter.set(program),
             Opt::BindToDevice(index) if index != 0 && stack.interface(index).is_none() => {
                 return Err(Errno::ENODEV);
             }
@@ -129,6 +130,7 @@ impl UdpSocket {
         let opts = &inner.opts;
         let mtu = inner.dst.as_ref().map(|d| d.mtu);
         Ok(match name {
+            OptName::Filter => Opt::Filter(self.filter.get()),
             OptName::ReuseAddr => Opt::ReuseAddr(opts.reuse_addr),
             OptName::ReusePort => Opt::ReusePort(opts.reuse_port),
             OptName::KeepAlive => Opt::KeepAlive(false),

@@ -26,6 +26,7 @@ const SIOCGIFHWADDR: u32 = 0x8927;
 const SIOCGIFINDEX: u32 = 0x8933;
 const SIOCGIFTXQLEN: u32 = 0x8942;
 const SIOCGIFMAP: u32 = 0x8970;
+const SIOCETHTOOL: u32 = 0x8946;
 
 /// `IFNAMSIZ`.
 const NAME: usize = 16;
@@ -118,7 +119,7 @@ pub fn interface(request: u32, arg: usize) -> Result<usize> {
         SIOCSIFFLAGS | SIOCSIFMTU | SIOCSIFADDR | SIOCSIFNETMASK => {}
         SIOCGIFNAME | SIOCGIFFLAGS | SIOCGIFADDR | SIOCGIFDSTADDR | SIOCGIFBRDADDR
         | SIOCGIFNETMASK | SIOCGIFMETRIC | SIOCGIFMTU | SIOCGIFHWADDR | SIOCGIFINDEX
-        | SIOCGIFTXQLEN | SIOCGIFMAP => {}
+        | SIOCGIFTXQLEN | SIOCGIFMAP | SIOCETHTOOL => {}
         // Other setters: destination, broadcast address, metric, name, hardware address, length of the queue.
         0x8918 | 0x891a | 0x891e | 0x8923 | 0x8924 | 0x8943 => return Err(Errno::EOPNOTSUPP),
         _ => return Err(Errno::ENOTTY),
@@ -142,6 +143,10 @@ pub fn interface(request: u32, arg: usize) -> Result<usize> {
         SIOCSIFFLAGS | SIOCSIFMTU | SIOCSIFADDR | SIOCSIFNETMASK
     ) {
         return ioctl_set::interface(crate::socket::stack()?, request, link, value).map(|()| 0);
+    }
+    if request == SIOCETHTOOL {
+        let at = value.first_chunk::<8>().ok_or(Errno::EINVAL)?;
+        return super::ethtool::answer(link, usize::from_ne_bytes(*at)).map(|()| 0);
     }
     let mut put = |bytes: &[u8]| value[..bytes.len()].copy_from_slice(bytes);
     match request {

@@ -1,5 +1,6 @@
 //! `AF_INET` and `AF_INET6`: sockets of the `net` room as descriptors see them.
 
+mod ethtool;
 pub mod ioctl;
 mod ioctl_set;
 mod kept;

@@ -2,11 +2,13 @@
 //! the program to the engine's typed values and back.
 
 use alloc::boxed::Box;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use core::time::Duration;
 
 use errno::{Errno, Result};
+use net::bpf::Program;
 use net::{Congestion, Family, Membership, MtuDiscover, Opt, OptName, Socket};
 
 use super::multicast;
@@ -150,6 +152,10 @@ pub fn decode(socket: &dyn Socket, level: i32, number: i32, value: &[u8]) -> Res
     if !has_level(socket, level) {
         return Err(Errno::ENOPROTOOPT);
     }
+    // A stream takes no filter, so it has none to give up.
+    if (level, number) == (SOL_SOCKET, so::SO_DETACH_FILTER) && socket.kind() == net::Kind::Stream {
+        return Err(Errno::ENOENT);
+    }
     // Of the protocol itself, the length is looked at before the name.
     if level == i32::from(socket.protocol()) && level != SOL_IP {
         parse_int(value)?;
@@ -242,7 +248,8 @@ fn special(level: i32, number: i32, value: &[u8]) -> Result<Option<Opt>> {
         }),
         // Checksums are always computed.
         (SOL_SOCKET, so::SO_NO_CHECK) => return Ok(None),
-        (SOL_SOCKET, so::SO_DETACH_FILTER) => return Err(Errno::ENOENT),
+        (SOL_SOCKET, so::SO_ATTACH_FILTER) => Opt::Filter(Some(Arc::new(Program::new(value)?))),
+        (SOL_SOCKET, so::SO_DETACH_FILTER) => Opt::Filter(None),
         (SOL_TCP, 13) => {
             let end = value.iter().position(|b| *b == 0).unwrap_or(value.len());
             Opt::Congestion(Congestion::by_name(&value[..end]).ok_or(Errno::ENOENT)?)
@@ -344,6 +351,7 @@ pub fn get(socket: &dyn Socket, level: i32, number: i32, len: usize) -> Result<V
     }
     let name = match (level, number) {
         (SOL_SOCKET, so::SO_LINGER) => OptName::Linger,
+        (SOL_SOCKET, so::SO_ATTACH_FILTER) => OptName::Filter,
         (SOL_SOCKET, so::SO_BINDTODEVICE) => return device_name(socket),
         (SOL_SOCKET, so::SO_MAX_PACING_RATE) => OptName::MaxPacingRate,
         (SOL_SOCKET, so::SO_PEERCRED) => {
@@ -476,6 +484,7 @@ fn encode(option: Opt) -> Vec<u8> {
         Opt::Info(info) => super::tcp_info::to_bytes(&Box::new(*info)),
         Opt::MulticastIf((addr, _)) => addr.octets().to_vec(),
         Opt::Icmp6Filter(filter) => filter.iter().flat_map(|word| word.to_ne_bytes()).collect(),
+        Opt::Filter(program) => program.map_or(Vec::new(), |program| program.to_bytes()),
         // Write only.
         Opt::Join(_)
         | Opt::Leave(_)

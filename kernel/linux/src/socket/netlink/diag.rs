@@ -52,8 +52,11 @@ pub fn answer(mut bytes: &[u8], port: u32) -> Vec<Vec<u8>> {
 type Dump = (Vec<Vec<u8>>, Result<()>);
 
 fn one(header: Header, payload: &[u8]) -> Result<Dump> {
-    if header.kind != BY_FAMILY {
-        return Err(Errno::EINVAL);
+    match header.kind {
+        BY_FAMILY => {}
+        // The older form of the request (TCPDIAG_GETSOCK, DCCPDIAG_GETSOCK): `ss` asks so for what it was just told is not here.
+        18 | 19 => return Err(Errno::ENOENT),
+        _ => return Err(Errno::EINVAL),
     }
     if header.flags & DUMP != DUMP {
         return Err(Errno::EOPNOTSUPP);
