@@ -205,6 +205,15 @@ impl Interface {
         fits(local).or_else(|| fits(!local))
     }
 
+    /// The first IPv4 address whose network a router is in: of several, the source for what goes through it.
+    pub fn source_near(&self, router: IpAddr) -> Option<IpAddr> {
+        let addrs = self.addrs.read();
+        addrs
+            .iter()
+            .find(|a| router.is_ipv4() && !a.tentative && a.cidr.contains(router))
+            .map(|a| a.cidr.addr)
+    }
+
     /// Its link-local IPv6 address, once it is nobody else's.
     pub fn link_local(&self) -> Option<Ipv6Addr> {
         self.addrs.read().iter().find_map(|a| match a.cidr.addr {

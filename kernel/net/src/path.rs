@@ -333,7 +333,11 @@ impl Stack {
             let addrs = iface.addrs.read();
             !addrs.iter().any(|a| a.cidr.addr == *addr && a.tentative)
         });
-        let src = match src.or(preferred).or_else(|| iface.source_for(dst)) {
+        let src = src
+            .or(preferred)
+            .or_else(|| iface.source_near(gateway?))
+            .or_else(|| iface.source_for(dst));
+        let src = match src {
             Some(src) => src,
             None if everybody => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
             // Before there is an address, solicitations go out without one.

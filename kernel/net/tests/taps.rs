@@ -205,3 +205,26 @@ fn an_mtu_is_told_as_it_was_set() {
     assert_eq!(mtu(0), 65_536);
     assert_eq!(s.stack.set_mtu(2, 1501), Err(Errno::EINVAL));
 }
+
+#[test]
+fn what_goes_through_a_router_comes_from_its_network() {
+    let s = Script::new();
+    let own = Ipv4Addr::new(10, 98, 0, 5);
+    s.stack
+        .add_address(2, Cidr::new(own.into(), 24).unwrap())
+        .unwrap();
+    let route = RouteInfo {
+        dst: Cidr::new("10.99.0.0".parse().unwrap(), 16).unwrap(),
+        gateway: Some("10.98.0.1".parse().unwrap()),
+        index: 2,
+        source: None,
+        metric: 0,
+        protocol: 4,
+    };
+    s.stack.add_route(route).unwrap();
+    let socket = s.socket(Kind::Dgram);
+    socket
+        .connect(Some("10.99.1.1:9".parse().unwrap()))
+        .unwrap();
+    assert_eq!(socket.local_addr().unwrap().ip(), own);
+}

@@ -4,10 +4,11 @@
 use anyhow::Result;
 use e2e::Ops;
 
+/// `ip` remembers the family of what it showed last: addresses come first.
 const BATCH: &str = "addr add 10.9.9.9/24 dev en1
+addr show dev en1
 link set dev en1 mtu 1400
 link show dev en1
-addr show dev en1
 route add 10.50.0.0/16 via 10.9.9.1
 route show 10.50.0.0/16
 neigh add 10.9.9.7 lladdr 02:00:00:00:00:07 dev en1

@@ -1,6 +1,6 @@
-"""SYNs from everywhere, as fast as the machine takes them, while a client asks. Run inside a fresh network namespace:
+"""SYNs from everywhere, as fast as the machine takes them, while clients ask. Run inside a fresh network namespace:
 unshare -n python3 synflood.py <seconds> <the tool and its arguments>; the machine's network is to be the TAP device tap0, its address
-10.9.0.2, its router 10.9.0.1. Fails unless the client was served all the time, by handshakes without state."""
+10.9.0.2, its router 10.9.0.1. Fails unless the clients were served all the time, by handshakes without state."""
 import fcntl, random, socket, struct, subprocess, sys, threading, time
 
 seconds, tool = float(sys.argv[1]), sys.argv[2:]
@@ -66,12 +66,23 @@ try:
     sender = threading.Thread(target=flood, args=(frames, stop, count), daemon=True)
     sender.start()
     time.sleep(0.3)
-    waits, end = [], time.monotonic() + seconds
-    while time.monotonic() < end:
-        start = time.monotonic()
-        assert ask(b"hello") == b"served\n"
-        waits.append(time.monotonic() - start)
+    waits, wrong, end = [], [], time.monotonic() + seconds
+    def client():
+        while time.monotonic() < end:
+            start = time.monotonic()
+            try:
+                assert ask(b"hello") == b"served\n"
+                waits.append(time.monotonic() - start)
+            except Exception as error:
+                wrong.append(error)
+    # Several, for who loses its first SYN on the way to the machine asks again only after a second.
+    clients = [threading.Thread(target=client) for _ in range(4)]
+    for one in clients:
+        one.start()
+    for one in clients:
+        one.join()
     stop.set()
+    assert not wrong, wrong
     sender.join(10)
     rows = ask(b"counts").decode().splitlines()
     counts = dict(zip(rows[0].split()[1:], map(int, rows[1].split()[1:])))
@@ -81,7 +92,7 @@ try:
           % (count[0], count[0] / (seconds + 0.3), count[1], cookies, len(waits), waits[len(waits) // 2] * 1000, waits[-1] * 1000))
     assert cookies > 1000, "hardly a flood: %d cookies" % cookies
     assert counts["SyncookiesRecv"] > 0 and counts["ListenOverflows"] == 0, counts
-    assert len(waits) >= 5 * seconds, "only %d clients" % len(waits)
+    assert len(waits) >= 4 * seconds, "only %d clients" % len(waits)
     # The flood is over: served at once, and by a machine that still ends as it should.
     start = time.monotonic()
     assert ask(b"hello") == b"served\n" and time.monotonic() - start < 2
