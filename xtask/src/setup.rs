@@ -55,6 +55,14 @@ const TESTS: &[Need] = &[
         package: "prometheus",
     },
     Need {
+        file: "/usr/bin/openssl",
+        package: "openssl",
+    },
+    Need {
+        file: "/usr/bin/curl",
+        package: "curl",
+    },
+    Need {
         file: "/usr/bin/gdb",
         package: "gdb",
     },
