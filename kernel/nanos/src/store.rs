@@ -19,6 +19,9 @@ use store::{Branch, HIDDEN, Leaf, Node, Observer, Store, Value, is_name};
 use crate::disk::BootDisk;
 use crate::environment;
 
+/// How long the tree may be read before the program is let in, in nanoseconds.
+const PAUSE_NS: u64 = 200_000;
+
 /// Keys of the manifest whose values are for nobody's eyes.
 const SECRETS: [&str; 4] = ["token", "key", "password", "secret"];
 
@@ -64,7 +67,10 @@ fn build(boot: &BootDisk, devices: &Devices, stack: &Arc<Stack>) -> Store {
         .with("time", times())
         .with("build", build_branch())
         .with("environment", environment::leaf(&boot.source));
-    Store::new(root, exclusive)
+    let mut store = Store::new(root, exclusive);
+    // Nothing preempts the kernel: after so long the program goes first.
+    store.pause_with(|| sched::yield_after(PAUSE_NS));
+    store
 }
 
 /// The manifest as it was merged at boot.

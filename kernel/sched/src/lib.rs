@@ -23,7 +23,8 @@ pub mod timer;
 mod wait;
 
 pub use backend::{
-    cpu_times, in_user, park, preempt_point, start_sampling, stats, stop_sampling, yield_now,
+    cpu_times, in_user, park, preempt_point, start_sampling, stats, stop_sampling, yield_after,
+    yield_now,
 };
 #[cfg(target_os = "none")]
 pub use backend::{init, start_cpu};

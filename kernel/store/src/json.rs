@@ -33,14 +33,16 @@ pub(crate) struct Writer {
     pub(crate) out: String,
     values: bool,
     left: usize,
+    pause: fn(),
 }
 
 impl Writer {
-    pub(crate) fn new(values: bool) -> Writer {
+    pub(crate) fn new(values: bool, pause: fn()) -> Writer {
         Writer {
             out: String::new(),
             values,
             left: MAX_NODES,
+            pause,
         }
     }
 
@@ -58,6 +60,7 @@ impl Writer {
             let message = "there are too many nodes for one answer; ask for less depth";
             Error::new(ErrorCode::TooLarge, message)
         })?;
+        (self.pause)();
         match node {
             Node::Leaf(leaf) => self.leaf(leaf),
             Node::Branch(branch) => self.branch(branch, depth)?,

@@ -55,7 +55,8 @@ struct Family {
     kind: Type,
     unit: Option<&'static str>,
     help: &'static str,
-    samples: Vec<(String, Sample)>,
+    /// By labels: two paths that would be one metric are told.
+    samples: BTreeMap<String, Sample>,
 }
 
 enum Sample {
@@ -65,34 +66,42 @@ enum Sample {
 
 /// The store's numbers.
 pub fn render(store: &Store, format: Format) -> String {
-    let mut families = BTreeMap::new();
+    let mut families = Families {
+        store,
+        by_name: BTreeMap::new(),
+    };
     walk(&mut families, store.root(), "nanos", &mut Vec::new());
     let mut out = String::new();
-    for (name, family) in &families {
-        family.write(&mut out, name, format);
+    for (name, family) in &families.by_name {
+        family.write(&mut out, name, format, store);
     }
     out.push_str("# EOF\n");
     out
 }
 
-type Families = BTreeMap<String, Family>;
+struct Families<'a> {
+    store: &'a Store,
+    by_name: BTreeMap<String, Family>,
+}
+
 type Labels = Vec<(&'static str, String)>;
 
-fn walk(families: &mut Families, node: &Node, prefix: &str, labels: &mut Labels) {
+fn walk(families: &mut Families<'_>, node: &Node, prefix: &str, labels: &mut Labels) {
+    families.store.pause();
     match node {
         Node::Leaf(leaf) => add_leaf(families, leaf, prefix, labels),
         Node::Branch(branch) => walk_branch(families, branch, prefix, labels),
     }
 }
 
-fn walk_branch(families: &mut Families, branch: &Branch, prefix: &str, labels: &mut Labels) {
+fn walk_branch(families: &mut Families<'_>, branch: &Branch, prefix: &str, labels: &mut Labels) {
     let outer = labels.len();
     labels.extend(branch.labels.iter().cloned());
     walk_children(families, branch, prefix, labels);
     labels.truncate(outer);
 }
 
-fn walk_children(families: &mut Families, branch: &Branch, prefix: &str, labels: &mut Labels) {
+fn walk_children(families: &mut Families<'_>, branch: &Branch, prefix: &str, labels: &mut Labels) {
     for (name, node) in branch.fixed() {
         let metric = match node {
             Node::Leaf(leaf) => leaf.metric,
@@ -131,7 +140,7 @@ fn join(prefix: &str, name: &str) -> String {
     joined
 }
 
-fn add_leaf(families: &mut Families, leaf: &Leaf, prefix: &str, labels: &mut Labels) {
+fn add_leaf(families: &mut Families<'_>, leaf: &Leaf, prefix: &str, labels: &mut Labels) {
     let unit = match leaf.unit {
         Some("nanoseconds") => Some("seconds"),
         Some("bytes") => Some("bytes"),
@@ -160,16 +169,19 @@ fn add_leaf(families: &mut Families, leaf: &Leaf, prefix: &str, labels: &mut Lab
         (None, false) => Type::Gauge,
     };
     let mut add = |labels: &Labels, sample| {
-        let family = families.entry(name.clone()).or_insert_with(|| Family {
-            kind,
-            unit,
-            help: leaf.help,
-            samples: Vec::new(),
-        });
+        let family = families
+            .by_name
+            .entry(name.clone())
+            .or_insert_with(|| Family {
+                kind,
+                unit,
+                help: leaf.help,
+                samples: BTreeMap::new(),
+            });
         let labels = write_labels(labels);
         // Two paths that would be one metric: the first one stays.
-        if family.kind == kind && family.samples.iter().all(|(known, _)| *known != labels) {
-            family.samples.push((labels, sample));
+        if family.kind == kind {
+            family.samples.entry(labels).or_insert(sample);
         }
     };
     if let Some(histogram) = &leaf.histogram {
@@ -240,7 +252,7 @@ fn escape(out: &mut String, text: &str, quotes: bool) {
 }
 
 impl Family {
-    fn write(&self, out: &mut String, name: &str, format: Format) {
+    fn write(&self, out: &mut String, name: &str, format: Format, store: &Store) {
         let (kind, suffix) = match self.kind {
             Type::Counter => ("counter", "_total"),
             Type::Gauge => ("gauge", ""),
@@ -259,6 +271,7 @@ impl Family {
         escape(out, self.help, format == Format::OpenMetrics);
         out.push('\n');
         for (labels, sample) in &self.samples {
+            store.pause();
             match sample {
                 Sample::Number(number) => sample_line(out, name, suffix, labels, number),
                 Sample::Histogram(histogram) => write_histogram(out, name, labels, histogram),

@@ -22,6 +22,7 @@ pub struct Store {
     root: Node,
     observers: Vec<Observer>,
     exclusive: Exclusive,
+    pause: fn(),
 }
 
 impl Store {
@@ -32,12 +33,22 @@ impl Store {
             root: root.into(),
             observers: Vec::new(),
             exclusive,
+            pause: || {},
         }
     }
 
     /// A store for one thread, which needs no lock.
     pub fn unshared(root: Branch) -> Store {
         Store::new(root, Box::new(|change| change()))
+    }
+
+    /// Has `pause` called between any two nodes that are read: reading many takes long, and others may be more important.
+    pub fn pause_with(&mut self, pause: fn()) {
+        self.pause = pause;
+    }
+
+    pub(crate) fn pause(&self) {
+        (self.pause)();
     }
 
     /// Adds an observer of all changes.
@@ -95,7 +106,7 @@ impl Store {
     }
 
     fn show(&self, path: &Path, depth: usize, values: bool) -> Result<String, Error> {
-        let mut writer = Writer::new(values);
+        let mut writer = Writer::new(values, self.pause);
         let node = self.node(path)?;
         writer
             .top(path, &node, depth.min(MAX_DEPTH))

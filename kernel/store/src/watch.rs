@@ -39,7 +39,7 @@ impl Snapshot {
             false => format!("{path}"),
         };
         snapshot
-            .add(name, &node, depth.min(MAX_DEPTH), &mut left)
+            .add(store, name, &node, depth.min(MAX_DEPTH), &mut left)
             .map_err(|error| error.at(path))?;
         snapshot.values.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
         Ok(snapshot)
@@ -47,6 +47,7 @@ impl Snapshot {
 
     fn add(
         &mut self,
+        store: &Store,
         path: String,
         node: &Node,
         depth: usize,
@@ -58,13 +59,14 @@ impl Snapshot {
                 "there are too many nodes; watch less depth",
             )
         })?;
+        store.pause();
         match node {
             Node::Leaf(leaf) => self.values.push((path, leaf.read())),
             Node::Branch(branch) => {
                 let mut result = Ok(());
                 if let Some(depth) = depth.checked_sub(1) {
                     branch.visit(|name, node| {
-                        result = self.add(format!("{path}/{name}"), node, depth, left);
+                        result = self.add(store, format!("{path}/{name}"), node, depth, left);
                         result.is_ok()
                     });
                 }

@@ -68,6 +68,8 @@ pub(crate) fn spawn(
                     self.0.end();
                 }
             }
+            // How much of the time it runs, the host knows.
+            inner.cpu.start(machine::time::now_ns());
             let _ = inner.place.host.set(std::thread::current().id());
             CURRENT.set(Some(inner.clone()));
             let _end = End(inner);
@@ -123,6 +125,9 @@ pub fn park(deadline_ns: Option<u64>) {
 pub fn yield_now() {
     std::thread::yield_now();
 }
+
+/// Lets others run first: a thread of the host is preempted anyway.
+pub fn yield_after(_ns: u64) {}
 
 /// Gives up the CPU when another thread is due.
 pub fn preempt_point() {}

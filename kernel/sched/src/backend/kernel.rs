@@ -646,6 +646,15 @@ pub fn yield_now() {
     });
 }
 
+/// Lets others run first if this thread has had the CPU for `ns` nanoseconds at least: for long work in the kernel, where
+/// nothing preempts it.
+pub fn yield_after(ns: u64) {
+    let slice_end = CPUS.get().slice_end_ns.load(Ordering::Relaxed);
+    if now_ns().saturating_sub(slice_end.saturating_sub(SLICE_NS)) >= ns {
+        yield_now();
+    }
+}
+
 /// Puts the running thread back on a queue and runs the next. Interrupts are off.
 fn requeue(me: &Arc<Thread>) {
     let here = cpu::id();

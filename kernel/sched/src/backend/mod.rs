@@ -7,7 +7,7 @@ pub(crate) use kernel::{Place, current, exit, spawn};
 #[cfg(target_os = "none")]
 pub use kernel::{
     cpu_times, in_user, init, park, preempt_point, start_cpu, start_sampling, stats, stop_sampling,
-    yield_now,
+    yield_after, yield_now,
 };
 
 #[cfg(not(target_os = "none"))]
@@ -16,5 +16,6 @@ mod hosted;
 pub(crate) use hosted::{Place, current, exit, spawn};
 #[cfg(not(target_os = "none"))]
 pub use hosted::{
-    cpu_times, in_user, park, preempt_point, start_sampling, stats, stop_sampling, yield_now,
+    cpu_times, in_user, park, preempt_point, start_sampling, stats, stop_sampling, yield_after,
+    yield_now,
 };
