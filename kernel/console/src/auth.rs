@@ -60,6 +60,27 @@ impl Gate {
         self.session(head).is_some_and(|id| self.touch(id, now_ns))
     }
 
+    /// What [`Gate::holds`] is to be asked for what goes on after the answer's beginning: the session by which the request
+    /// was admitted; `None` if it showed the token itself.
+    pub fn pass(&self, head: &Head) -> Option<String> {
+        match head.header("authorization") {
+            Some(_) => None,
+            None => self.session(head).map(Into::into),
+        }
+    }
+
+    /// Whether what was begun with that pass may go on: that it goes on is no use of the session.
+    pub fn holds(&self, pass: Option<&str>, now_ns: u64) -> bool {
+        let Some(id) = pass else {
+            return true;
+        };
+        let sessions = self.sessions.lock();
+        sessions.iter().any(|session| {
+            bool::from(session.id.as_bytes().ct_eq(id.as_bytes()))
+                && now_ns.saturating_sub(session.used_ns) < SESSION_NS
+        })
+    }
+
     fn session<'a>(&self, head: &'a Head) -> Option<&'a str> {
         let name = cookie_name(head);
         let cookies = head.header("cookie")?.split(';');
@@ -204,8 +225,16 @@ mod tests {
             cookie.split(';').next().unwrap()
         ));
         assert!(gate.admits(&with, 0));
+        let pass = gate.pass(&with);
+        assert!(pass.is_some() && gate.holds(pass.as_deref(), SESSION_NS - 1));
+        assert!(!gate.holds(pass.as_deref(), SESSION_NS));
         assert!(gate.log_out(&with).contains("Max-Age=0"));
         assert!(!gate.admits(&with, 0));
+        assert!(!gate.holds(pass.as_deref(), 0));
+        let token =
+            head("Authorization: Bearer 0123456789abcdef\r\nCookie: nanos_session_90=x\r\n");
+        assert_eq!(gate.pass(&token), None);
+        assert!(gate.holds(None, u64::MAX));
     }
 
     #[test]

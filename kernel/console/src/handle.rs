@@ -135,6 +135,16 @@ impl Console {
         })
     }
 
+    /// By what the request was admitted, for [`Console::holds`].
+    pub(crate) fn pass(&self, head: &Head) -> Option<String> {
+        self.gate.pass(head)
+    }
+
+    /// Whether an answer that goes on and on may go on: not after the session by which it was asked for has ended.
+    pub(crate) fn holds(&self, pass: Option<&str>) -> bool {
+        self.gate.holds(pass, machine::time::now_ns())
+    }
+
     /// Does what the request asks for.
     pub fn answer(&self, head: &Head, request: &Admitted, body: &[u8], peer: &str) -> Answer {
         self.try_answer(head, request, body, peer)
@@ -165,7 +175,12 @@ impl Console {
                 self.expect_token(body.get("token").and_then(Json::as_str), peer)?;
                 Answer::empty(204).with("Set-Cookie", self.gate.log_in(head, now_ns))
             }
-            Endpoint::Logout => Answer::empty(204).with("Set-Cookie", self.gate.log_out(head)),
+            Endpoint::Logout => {
+                let forgotten = self.gate.log_out(head);
+                // The session's WebSockets end now.
+                self.hub.wake_all();
+                Answer::empty(204).with("Set-Cookie", forgotten)
+            }
             Endpoint::Health => Answer::json("{\"status\":\"ok\"}".into()),
             Endpoint::Metrics => {
                 let format = Format::accepted(head.header("accept"));

@@ -42,6 +42,15 @@ impl Hub {
         }
     }
 
+    /// Has every watcher look whether it may still watch.
+    pub(crate) fn wake_all(&self) {
+        let watchers: Vec<Arc<Watcher>> = {
+            let watchers = self.watchers.lock();
+            watchers.iter().filter_map(Weak::upgrade).collect()
+        };
+        watchers.iter().for_each(|watcher| watcher.remote.wake());
+    }
+
     /// Adds a watcher until it is dropped.
     pub(crate) fn join(&self, remote: Arc<dyn Remote>) -> Arc<Watcher> {
         let watcher = Arc::new(Watcher {

@@ -328,26 +328,28 @@ impl Conversation<'_> {
             Content::Stream(_) if bodiless => self.send(&out)?,
             Content::Stream(stream) => {
                 self.send(&out)?;
-                self.stream(stream, head.modern)?;
+                self.stream(stream, head)?;
             }
             Content::WebSocket => {
                 self.send(&out)?;
                 let input = core::mem::take(&mut self.input);
-                watch::run(
-                    &self.console.store,
-                    &self.console.hub,
-                    self.transport,
-                    input,
-                );
+                let pass = self.console.pass(head);
+                watch::run(self.console, pass.as_deref(), self.transport, input);
                 return Err(End::Said);
             }
         }
         if keep { Ok(()) } else { Err(End::Said) }
     }
 
-    fn stream(&mut self, mut stream: Box<dyn Stream>, chunked: bool) -> Result<(), End> {
+    fn stream(&mut self, mut stream: Box<dyn Stream>, head: &Head) -> Result<(), End> {
         let mut out = Vec::new();
+        let chunked = head.modern;
+        let pass = self.console.pass(head);
         loop {
+            // The answer breaks off, so that nobody takes it for whole.
+            if !self.console.holds(pass.as_deref()) {
+                return Err(End::Gone);
+            }
             match stream.next(machine::time::now_ns() + SECOND) {
                 Piece::Bytes(bytes) if bytes.is_empty() => {}
                 Piece::Bytes(bytes) if chunked => {

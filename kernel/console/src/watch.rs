@@ -9,12 +9,14 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt::Write;
 
+use sched::Thread;
 use serde_json::Value as Json;
 use store::watch::Snapshot;
 use store::{MAX_DEPTH, Path, Store};
 
 use crate::error::Error;
-use crate::hub::{Hub, Watcher};
+use crate::handle::Console;
+use crate::hub::Watcher;
 use crate::transport::{Received, Transport};
 use crate::websocket::{CloseCode, Event, Opcode, Reader, write_frame};
 
@@ -47,6 +49,8 @@ struct Subscription {
 }
 
 struct Session<'a> {
+    console: &'a Console,
+    pass: Option<&'a str>,
     store: &'a Store,
     transport: &'a mut dyn Transport,
     watcher: Arc<Watcher>,
@@ -56,12 +60,15 @@ struct Session<'a> {
     rest_until_ns: u64,
 }
 
-/// Serves a WebSocket until it ends. `input` is what came behind the handshake.
-pub fn run(store: &Store, hub: &Hub, transport: &mut dyn Transport, input: Vec<u8>) {
-    let watcher = hub.join(transport.remote());
+/// Serves a WebSocket until it ends, or what it was admitted by (see [`Console::pass`]). `input` is what came behind the
+/// handshake.
+pub fn run(console: &Console, pass: Option<&str>, transport: &mut dyn Transport, input: Vec<u8>) {
+    let watcher = console.hub.join(transport.remote());
     let now = machine::time::now_ns();
     let mut session = Session {
-        store,
+        console,
+        pass,
+        store: &console.store,
         transport,
         watcher,
         subscriptions: Vec::new(),
@@ -86,6 +93,9 @@ impl Session<'_> {
         loop {
             while let Some(event) = reader.take(&mut input) {
                 self.event(event)?;
+            }
+            if !self.console.holds(self.pass) {
+                return Err(Some(CloseCode::NOT_ALLOWED));
             }
             self.announce()?;
             self.send_due()?;
@@ -216,10 +226,13 @@ impl Session<'_> {
                 place += 1;
                 continue;
             }
+            // Of the CPU: while it makes way for others, looking costs nothing.
+            let used = sched::with_current(Thread::cpu_ns);
             match self.look(place, now) {
                 Ok(text) => {
-                    let took = machine::time::now_ns().saturating_sub(now);
-                    self.rest_until_ns = self.rest_until_ns.max(now) + took * (REST + 1);
+                    let took = sched::with_current(Thread::cpu_ns).saturating_sub(used);
+                    let now = machine::time::now_ns();
+                    self.rest_until_ns = self.rest_until_ns.max(now) + took * REST;
                     if let Some(text) = text {
                         self.frame(Opcode::Text, text.as_bytes())?;
                     }

@@ -21,6 +21,8 @@ impl CloseCode {
     pub const UNSUPPORTED: CloseCode = CloseCode(1003);
     /// Text that is no UTF-8.
     pub const NOT_TEXT: CloseCode = CloseCode(1007);
+    /// The client may no longer ask.
+    pub const NOT_ALLOWED: CloseCode = CloseCode(1008);
     /// A message that is too long.
     pub const TOO_LARGE: CloseCode = CloseCode(1009);
 
