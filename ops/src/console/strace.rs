@@ -34,6 +34,9 @@ pub struct Call {
     pub errno: Option<String>,
     /// How long it took, in nanoseconds.
     pub duration_ns: u64,
+    /// A thread was blocked in it when the trace began.
+    #[serde(default)]
+    pub unfinished: bool,
 }
 
 /// An argument.
@@ -66,6 +69,10 @@ impl Call {
             } else {
                 out.push_str(&value);
             }
+        }
+        if self.unfinished {
+            out.push_str(" <unfinished ...>");
+            return out;
         }
         out.push_str(") = ");
         let Some(result) = self.result else {

@@ -6,12 +6,14 @@ use alloc::vec::Vec;
 use core::fmt::Write;
 use core::ops::Range;
 
+use machine::backtrace::Backtrace;
 use machine::context::Registers;
 
 use super::symbols::{self, Place};
 use super::unwind::{Code, Step, Unwinder};
 use crate::mm::AddressSpace;
 use crate::process::Process;
+use crate::report::threads::KERNEL_IDS;
 use crate::thread::{LinuxThread, NO_SYSCALL};
 use crate::trace::json_string;
 
@@ -82,8 +84,11 @@ fn scan(mm: &AddressSpace, range: Range<usize>, frames: &mut Vec<(Step, bool)>) 
     }
 }
 
-/// The stacks of the thread `tid`; `None` when there is no such thread.
+/// The stacks of the thread `tid`; `None` when there is no such thread. The kernel's own have the ids of `/threads`.
 pub fn of(process: &Process, tid: i32) -> Option<Stack> {
+    if let Some(id) = u64::try_from(tid).ok()?.checked_sub(KERNEL_IDS + 1) {
+        return of_kernel(tid, id + 1);
+    }
     let thread = process.thread(tid)?.sched()?;
     let mut found = thread.backtrace();
     let mut regs = thread.user_registers();
@@ -105,14 +110,7 @@ pub fn of(process: &Process, tid: i32) -> Option<Stack> {
         kernel: Vec::new(),
         program: Vec::new(),
     };
-    for (n, address) in found.iter().flat_map(|b| b.addresses()).enumerate() {
-        // A return address lies behind its call.
-        let address = if n == 0 { *address } else { address - 1 };
-        stack.kernel.push(KernelFrame {
-            address,
-            symbol: symbols::kernel(address),
-        });
-    }
+    stack.kernel = kernel_frames(found.as_ref());
     if let Some(regs) = regs.or_else(|| paused_registers(process, tid)) {
         let frames = walk(&process.mm, &regs);
         let wanted: BTreeSet<usize> = frames.iter().map(|(step, _)| step.instruction()).collect();
@@ -127,6 +125,31 @@ pub fn of(process: &Process, tid: i32) -> Option<Stack> {
         }
     }
     Some(stack)
+}
+
+/// The stack of the kernel's own thread `id`, which is shown as `tid`.
+fn of_kernel(tid: i32, id: u64) -> Option<Stack> {
+    let thread = sched::find(id).filter(|thread| thread.ext::<LinuxThread>().is_none())?;
+    let found = thread.backtrace();
+    Some(Stack {
+        tid,
+        running: found.is_none(),
+        kernel: kernel_frames(found.as_ref()),
+        program: Vec::new(),
+    })
+}
+
+fn kernel_frames(found: Option<&Backtrace>) -> Vec<KernelFrame> {
+    let addresses = found.into_iter().flat_map(Backtrace::addresses);
+    let frame = |(n, address): (usize, &usize)| {
+        // A return address lies behind its call.
+        let address = if n == 0 { *address } else { address - 1 };
+        KernelFrame {
+            address,
+            symbol: symbols::kernel(address),
+        }
+    };
+    addresses.enumerate().map(frame).collect()
 }
 
 /// The registers of a thread that does not stop by itself.

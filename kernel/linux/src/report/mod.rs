@@ -8,7 +8,7 @@ mod limits;
 mod log;
 mod memory;
 mod names;
-mod threads;
+pub(crate) mod threads;
 mod trace;
 
 pub use calls::branch as syscalls;

@@ -15,7 +15,7 @@ use crate::syscalls::table;
 use crate::thread::{LinuxThread, NO_SYSCALL};
 
 /// Kernel threads have no thread id. They are shown with their own number above the greatest one (`pid_max`).
-const KERNEL_IDS: u64 = 4_194_304;
+pub(crate) const KERNEL_IDS: u64 = 4_194_304;
 
 /// All threads, the kernel's too.
 pub fn branch() -> Branch {

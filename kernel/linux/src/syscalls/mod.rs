@@ -66,6 +66,18 @@ pub enum ArgKind {
     Data,
     /// Bytes that the call has written; its result says how many, the next argument bounds it.
     Filled,
+    /// Buffers (`struct iovec`) that the call reads; the next argument says how many.
+    Vectors,
+    /// Buffers that the call has written; its result says how many bytes.
+    VectorsFilled,
+    /// A message (`struct msghdr`) that the call reads.
+    Message,
+    /// A message that the call has written; its result says how many bytes.
+    MessageFilled,
+    /// Messages (`struct mmsghdr`) that the call reads; the next argument says how many.
+    Messages,
+    /// Messages that the call has written; its result says how many.
+    MessagesFilled,
     /// A socket address that the call reads; the next argument is its length.
     Address,
     /// A socket address that the call has written; the next argument points to its length.

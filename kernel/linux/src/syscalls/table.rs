@@ -246,8 +246,8 @@ syscalls! {
     16 ioctl(fd: Fd, request: IoctlRequest, arg: Hex) => super::control::sys_ioctl;
     17 pread64(fd: Fd, buffer: Filled, len: Size, at: Int) => super::rw::sys_pread64;
     18 pwrite64(fd: Fd, buffer: Data, len: Size, at: Int) => super::rw::sys_pwrite64;
-    19 readv(fd: Fd, iov: Ptr, count: Size) => super::rw::sys_readv;
-    20 writev(fd: Fd, iov: Ptr, count: Size) => super::rw::sys_writev;
+    19 readv(fd: Fd, iov: VectorsFilled, count: Size) => super::rw::sys_readv;
+    20 writev(fd: Fd, iov: Vectors, count: Size) => super::rw::sys_writev;
     22 pipe(fds: FdsOut) => super::splice::sys_pipe;
     32 dup(fd: Fd) => super::open::sys_dup;
     33 dup2(old: Fd, new: Fd) => super::open::sys_dup2;
@@ -262,16 +262,16 @@ syscalls! {
     275 splice(input: Fd, input_at: Ptr, output: Fd, output_at: Ptr, len: Size, flags: Hex) => super::splice::sys_splice;
     276 tee(input: Fd, output: Fd, len: Size, flags: Hex) => super::splice::sys_tee;
     277 sync_file_range(fd: Fd, offset: Int, len: Int, flags: Hex) => super::sync::sys_sync_file_range;
-    278 vmsplice(fd: Fd, iov: Ptr, count: Size, flags: Hex) => super::splice::sys_vmsplice;
+    278 vmsplice(fd: Fd, iov: Vectors, count: Size, flags: Hex) => super::splice::sys_vmsplice;
     285 fallocate(fd: Fd, mode: Hex, offset: Int, len: Int) => super::sync::sys_fallocate;
     292 dup3(old: Fd, new: Fd, flags: FdFlags) => super::open::sys_dup3;
     293 pipe2(fds: FdsOut, flags: FdFlags) => super::splice::sys_pipe2;
-    295 preadv(fd: Fd, iov: Ptr, count: Size, at: Int) => super::rw::sys_preadv;
-    296 pwritev(fd: Fd, iov: Ptr, count: Size, at: Int) => super::rw::sys_pwritev;
+    295 preadv(fd: Fd, iov: VectorsFilled, count: Size, at: Int) => super::rw::sys_preadv;
+    296 pwritev(fd: Fd, iov: Vectors, count: Size, at: Int) => super::rw::sys_pwritev;
     306 syncfs(fd: Fd) => super::sync::sys_syncfs;
     326 copy_file_range(input: Fd, input_at: Ptr, output: Fd, output_at: Ptr, len: Size, flags: Hex) => super::splice::sys_copy_file_range;
-    327 preadv2(fd: Fd, iov: Ptr, count: Size, at: Int, high: Hex, flags: Hex) => super::rw::sys_preadv2;
-    328 pwritev2(fd: Fd, iov: Ptr, count: Size, at: Int, high: Hex, flags: Hex) => super::rw::sys_pwritev2;
+    327 preadv2(fd: Fd, iov: VectorsFilled, count: Size, at: Int, high: Hex, flags: Hex) => super::rw::sys_preadv2;
+    328 pwritev2(fd: Fd, iov: Vectors, count: Size, at: Int, high: Hex, flags: Hex) => super::rw::sys_pwritev2;
 
     // ---- readiness: poll, select, epoll, eventfd, timerfd, signalfd ----
     7 poll(fds: Ptr, count: Size, timeout_ms: Int) => super::poll::sys_poll;
@@ -302,8 +302,8 @@ syscalls! {
     43 accept(fd: Fd, addr: AddressOut, len: Ptr) => super::socket::sys_accept;
     44 sendto(fd: Fd, buffer: Data, len: Size, flags: MsgFlags, addr: Address, addr_len: Int) => super::socket_message::sys_sendto;
     45 recvfrom(fd: Fd, buffer: Filled, len: Size, flags: MsgFlags, addr: AddressOut, addr_len: Ptr) => super::socket_message::sys_recvfrom;
-    46 sendmsg(fd: Fd, message: Ptr, flags: MsgFlags) => super::socket_message::sys_sendmsg;
-    47 recvmsg(fd: Fd, message: Ptr, flags: MsgFlags) => super::socket_message::sys_recvmsg;
+    46 sendmsg(fd: Fd, message: Message, flags: MsgFlags) => super::socket_message::sys_sendmsg;
+    47 recvmsg(fd: Fd, message: MessageFilled, flags: MsgFlags) => super::socket_message::sys_recvmsg;
     48 shutdown(fd: Fd, how: How) => super::socket::sys_shutdown;
     49 bind(fd: Fd, addr: Address, len: Int) => super::socket::sys_bind;
     50 listen(fd: Fd, backlog: Int) => super::socket::sys_listen;
@@ -313,6 +313,6 @@ syscalls! {
     54 setsockopt(fd: Fd, level: Level, name: Int, value: Ptr, len: Int) => super::socket::sys_setsockopt;
     55 getsockopt(fd: Fd, level: Level, name: Int, value: Ptr, len: Ptr) => super::socket::sys_getsockopt;
     288 accept4(fd: Fd, addr: AddressOut, len: Ptr, flags: SocketKind) => super::socket::sys_accept4;
-    299 recvmmsg(fd: Fd, messages: Ptr, count: Uint, flags: MsgFlags, timeout: Ptr) => super::socket_message::sys_recvmmsg;
-    307 sendmmsg(fd: Fd, messages: Ptr, count: Uint, flags: MsgFlags) => super::socket_message::sys_sendmmsg;
+    299 recvmmsg(fd: Fd, messages: MessagesFilled, count: Uint, flags: MsgFlags, timeout: Ptr) => super::socket_message::sys_recvmmsg;
+    307 sendmmsg(fd: Fd, messages: Messages, count: Uint, flags: MsgFlags) => super::socket_message::sys_sendmmsg;
 }

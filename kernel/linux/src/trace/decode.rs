@@ -1,18 +1,14 @@
 //! The arguments of a system call as text: by the kinds that the table gives them.
 use alloc::format;
 use alloc::string::String;
-use alloc::vec;
 use alloc::vec::Vec;
 use core::fmt::Write;
 
-use machine::user;
-
 use super::event::Arg;
-use super::flags;
+use super::memory::Memory;
+use super::{flags, vectors};
 use crate::syscalls::ArgKind;
 
-/// The longest path shown, in bytes.
-const MAX_PATH: usize = 512;
 /// The most bytes of a buffer shown (`strace -s`).
 const MAX_DATA: usize = 32;
 /// The longest socket address (`struct sockaddr_storage`).
@@ -30,6 +26,8 @@ pub(super) fn word(kind: ArgKind) -> &'static str {
         Signal => "signal",
         Mode => "mode",
         Data | Filled => "string",
+        Vectors | VectorsFilled => "iovec",
+        Message | MessageFilled | Messages | MessagesFilled => "message",
         Address | AddressOut => "address",
         FdsOut => "fds",
         Whence | Clock | Domain | EpollOp | FcntlCommand | IoctlRequest | Advice | SigHow | How
@@ -43,21 +41,24 @@ pub(super) fn word(kind: ArgKind) -> &'static str {
 pub(super) fn is_output(kind: ArgKind) -> bool {
     matches!(
         kind,
-        ArgKind::Filled | ArgKind::AddressOut | ArgKind::FdsOut
+        ArgKind::Filled
+            | ArgKind::AddressOut
+            | ArgKind::FdsOut
+            | ArgKind::VectorsFilled
+            | ArgKind::MessageFilled
+            | ArgKind::MessagesFilled
     )
-}
-
-/// Reads the string at `addr`, at most `MAX_PATH` bytes, and whether that is all.
-pub(super) fn path(addr: usize) -> Option<(Vec<u8>, bool)> {
-    let mut bytes = vec![0; MAX_PATH];
-    let len = user::strncpy_from_user(addr, &mut bytes).ok()?;
-    bytes.truncate(len);
-    Some((bytes, len < MAX_PATH))
 }
 
 /// The value of `value`, whose neighbour to the right is `next`, and whether it is cut short. `result` is what the call
 /// returned, 0 when it has not.
-pub(super) fn value(kind: ArgKind, value: u64, next: u64, result: u64) -> (String, bool) {
+pub(super) fn value(
+    kind: ArgKind,
+    memory: Memory<'_>,
+    value: u64,
+    next: u64,
+    result: u64,
+) -> (String, bool) {
     let mut out = String::new();
     let mut cut = false;
     let low = u64::from(value as u32);
@@ -94,26 +95,34 @@ pub(super) fn value(kind: ArgKind, value: u64, next: u64, result: u64) -> (Strin
             }
             name => out.push_str(name),
         },
-        ArgKind::Path => match path(value as usize) {
+        ArgKind::Path => match memory.path(value) {
             Some((bytes, whole)) => {
                 out = String::from_utf8_lossy(&bytes).into_owned();
                 cut = !whole;
             }
             None => pointer(&mut out, value),
         },
-        ArgKind::Data => cut = data(&mut out, value, next),
-        ArgKind::Filled => cut = data(&mut out, value, result.min(next)),
-        ArgKind::Address => address(&mut out, value, next),
-        ArgKind::AddressOut => match user::read_u32(next as usize) {
-            Ok(len) if value != 0 && next != 0 => address(&mut out, value, len.into()),
-            _ => pointer(&mut out, value),
+        ArgKind::Data => cut = data(&mut out, memory, value, next).1,
+        ArgKind::Filled => cut = data(&mut out, memory, value, result.min(next)).1,
+        ArgKind::Address => address(&mut out, memory, value, next),
+        ArgKind::AddressOut => match memory.half(next) {
+            Some(len) => address(&mut out, memory, value, len.into()),
+            None => pointer(&mut out, value),
         },
-        ArgKind::FdsOut => match user::read_u64(value as usize) {
-            Ok(pair) => {
+        ArgKind::FdsOut => match memory.word(value) {
+            Some(pair) => {
                 let _ = write!(out, "[{}, {}]", pair as i32, (pair >> 32) as i32);
             }
-            Err(_) => pointer(&mut out, value),
+            None => pointer(&mut out, value),
         },
+        ArgKind::Vectors => vectors::vectors(&mut out, memory, value, next, u64::MAX),
+        ArgKind::VectorsFilled => vectors::vectors(&mut out, memory, value, next, result),
+        ArgKind::Message => vectors::message(&mut out, memory, value, u64::MAX, false),
+        ArgKind::MessageFilled => vectors::message(&mut out, memory, value, result, true),
+        ArgKind::Messages => vectors::messages(&mut out, memory, value, low32(next), None),
+        ArgKind::MessagesFilled => {
+            vectors::messages(&mut out, memory, value, low32(next), Some(result));
+        }
         ArgKind::Whence => flags::exact(&mut out, flags::WHENCE, low),
         ArgKind::Clock => flags::exact(&mut out, flags::CLOCK, low),
         ArgKind::Domain => flags::exact(&mut out, flags::DOMAIN, low),
@@ -159,29 +168,34 @@ fn with_bits(out: &mut String, names: flags::Names, bits: u64) {
     }
 }
 
-fn pointer(out: &mut String, value: u64) {
+/// An `unsigned int` in a register.
+fn low32(value: u64) -> u64 {
+    u64::from(value as u32)
+}
+
+pub(super) fn pointer(out: &mut String, value: u64) {
     let _ = match value {
         0 => write!(out, "NULL"),
         value => write!(out, "{value:#x}"),
     };
 }
 
-/// Writes the first bytes of a buffer, and answers whether there are more.
-fn data(out: &mut String, addr: u64, len: u64) -> bool {
+/// Writes the first bytes of a buffer. Answers whether they could be read, and whether there are more.
+pub(super) fn data(out: &mut String, memory: Memory<'_>, addr: u64, len: u64) -> (bool, bool) {
     let shown = usize::try_from(len).unwrap_or(usize::MAX).min(MAX_DATA);
     let mut bytes = [0; MAX_DATA];
-    if addr == 0 || user::copy_from_user(addr as usize, &mut bytes[..shown]).is_err() {
+    if memory.read(addr, &mut bytes[..shown]).is_none() {
         pointer(out, addr);
-        return false;
+        return (false, false);
     }
     let _ = write!(out, "{}", bytes[..shown].escape_ascii());
-    len > shown as u64
+    (true, len > shown as u64)
 }
 
-fn address(out: &mut String, addr: u64, len: u64) {
+pub(super) fn address(out: &mut String, memory: Memory<'_>, addr: u64, len: u64) {
     let len = usize::try_from(len).unwrap_or(usize::MAX).min(MAX_ADDRESS);
     let mut bytes = [0; MAX_ADDRESS];
-    if addr == 0 || len < 2 || user::copy_from_user(addr as usize, &mut bytes[..len]).is_err() {
+    if len < 2 || memory.read(addr, &mut bytes[..len]).is_none() {
         return pointer(out, addr);
     }
     socket_address(out, &bytes[..len]);
@@ -238,7 +252,7 @@ mod tests {
     use super::*;
 
     fn shown(kind: ArgKind, number: u64) -> String {
-        value(kind, number, 0, 0).0
+        value(kind, Memory::Own, number, 0, 0).0
     }
 
     #[test]
@@ -272,8 +286,14 @@ mod tests {
             ArgKind::Address,
             ArgKind::AddressOut,
             ArgKind::FdsOut,
+            ArgKind::Vectors,
+            ArgKind::VectorsFilled,
+            ArgKind::Message,
+            ArgKind::MessageFilled,
+            ArgKind::Messages,
+            ArgKind::MessagesFilled,
         ] {
-            let (text, cut) = value(kind, u64::MAX - 5, 64, 64);
+            let (text, cut) = value(kind, Memory::Own, u64::MAX - 5, 64, 64);
             assert_eq!((text.as_str(), cut), ("0xfffffffffffffffa", false));
         }
     }

@@ -24,13 +24,15 @@ pub struct Arg {
 pub enum Outcome {
     /// It does not return (`exit`).
     None,
+    /// It is still going on.
+    Unfinished,
     /// With that value.
     Value(u64),
     /// With that error; restart codes of the kernel are among them.
     Error(Errno),
 }
 
-/// One system call of the program that has ended.
+/// One system call of the program that has ended, or in which a thread was blocked when the trace began.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
     /// When it began, in nanoseconds since boot.
@@ -73,6 +75,7 @@ impl fmt::Display for Event {
         }
         match self.outcome {
             Outcome::None => return f.write_str(") = ?"),
+            Outcome::Unfinished => return f.write_str(" <unfinished ...>"),
             Outcome::Value(value) if value > 0xffff_ffff => write!(f, ") = {value:#x}")?,
             Outcome::Value(value) => write!(f, ") = {value}")?,
             Outcome::Error(errno) if errno.is_restart() => {
@@ -104,7 +107,7 @@ pub fn json_string(out: &mut String, text: &str) {
 
 impl Event {
     /// One line of JSON, without its end. A call that failed has what the kernel answers as `result`: the negative
-    /// number of the error; one that does not return has `null`.
+    /// number of the error; one that does not return has `null`, and so has one that goes on, with `unfinished`.
     pub fn json(&self) -> String {
         let mut out = String::new();
         let _ = write!(
@@ -131,6 +134,9 @@ impl Event {
         }
         let _ = match self.outcome {
             Outcome::None => write!(out, "],\"result\":null,\"errno\":null"),
+            Outcome::Unfinished => {
+                write!(out, "],\"result\":null,\"errno\":null,\"unfinished\":true")
+            }
             Outcome::Value(value) => {
                 write!(out, "],\"result\":{},\"errno\":null", value as i64)
             }
@@ -187,6 +193,8 @@ mod tests {
                 .contains(") = -1 ENOENT (")
         );
         assert!(event(Outcome::None).to_string().ends_with(") = ?"));
+        let unfinished = event(Outcome::Unfinished).to_string();
+        assert!(unfinished.ends_with("O_RDONLY <unfinished ...>"));
     }
 
     #[test]
@@ -205,5 +213,7 @@ mod tests {
                 .contains("\"result\":-2,\"errno\":\"ENOENT\"")
         );
         assert!(event(Outcome::None).json().contains("\"result\":null"));
+        let unfinished = event(Outcome::Unfinished).json();
+        assert!(unfinished.contains("\"errno\":null,\"unfinished\":true,"));
     }
 }

@@ -4,13 +4,15 @@
 //! from the kinds in the one table; the line and the JSON by [`Event`]; counts and times by [`stats`].
 //!
 //! A call is shown when it ends, so a blocked one appears late but with its duration. One that had begun before the
-//! watching did is not shown.
+//! watching did is shown as unfinished first.
 mod decode;
 mod event;
 mod filter;
 mod flags;
+mod memory;
 mod missing;
 pub mod stats;
+mod vectors;
 
 use alloc::borrow::Cow;
 use alloc::collections::VecDeque;
@@ -18,7 +20,7 @@ use alloc::format;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 
 use errno::{Errno, Result};
 use machine::sync::SpinLock;
@@ -33,6 +35,8 @@ use crate::ctx::Ctx;
 use crate::files::FsContext;
 use crate::process::Process;
 use crate::syscalls::{ArgKind, SyscallInfo, table};
+use crate::thread::{LinuxThread, NO_SYSCALL};
+use memory::Memory;
 
 /// Somebody subscribed to events.
 const EVENTS: u8 = 1;
@@ -63,6 +67,8 @@ struct Queue {
 static SUBSCRIBERS: SpinLock<Vec<Arc<Queue>>> = SpinLock::new(Vec::new());
 /// The filters of the trace that goes to the console.
 static PRINTED: SpinLock<Vec<Arc<Filter>>> = SpinLock::new(Vec::new());
+/// How often somebody began to watch: a call during which that happened is looked at when it ends.
+static BEGINNINGS: AtomicU32 = AtomicU32::new(0);
 /// Events given to anyone, and events that a full queue lost.
 static EVENTS_SEEN: AtomicU64 = AtomicU64::new(0);
 static EVENTS_DROPPED: AtomicU64 = AtomicU64::new(0);
@@ -84,6 +90,7 @@ fn watch(bit: u8, on: bool) {
 /// Follows from who is there. With the two locks in this order.
 fn update_events(subscribers: &[Arc<Queue>]) {
     let printed = !PRINTED.lock().is_empty();
+    BEGINNINGS.fetch_add(1, Ordering::Relaxed);
     watch(EVENTS, printed || !subscribers.is_empty());
 }
 
@@ -198,6 +205,11 @@ pub enum Item {
 }
 
 impl Item {
+    /// Whether it is a call that has ended.
+    pub fn has_ended(&self) -> bool {
+        matches!(self, Item::Event(event) if event.outcome != Outcome::Unfinished)
+    }
+
     /// One line of JSON, without its end.
     pub fn json(&self) -> String {
         match self {
@@ -233,6 +245,33 @@ pub fn subscribe(filter: Filter) -> Result<Subscription> {
 }
 
 impl Subscription {
+    /// Shows the calls that threads are blocked in now, unfinished, as `strace -p` does.
+    pub fn show_blocked(&self, process: &Process) {
+        let filter = &self.queue.filter;
+        if filter.min_ns > 0 || filter.errno.is_some() {
+            return;
+        }
+        let now = machine::time::now_ns();
+        for thread in process.threads() {
+            let blocked = |thread: Arc<sched::Thread>| thread.state() == sched::State::Parked;
+            let (number, args) = thread.syscall();
+            if number == NO_SYSCALL
+                || !filter.may_want(number, thread.tid)
+                || !thread.sched().is_some_and(blocked)
+            {
+                continue;
+            }
+            let memory = Memory::Peek(&process.mm);
+            let paths = filter.path.is_some();
+            let mut event = draft(process, &thread, memory, now, number, &args, paths).event;
+            event.outcome = Outcome::Unfinished;
+            if filter.wants(&event) {
+                EVENTS_SEEN.fetch_add(1, Ordering::Relaxed);
+                self.queue.push(&Arc::new(event));
+            }
+        }
+    }
+
     /// The next item, or `None` when there is none until `deadline_ns` of the monotonic clock (0: do not wait).
     pub fn next(&self, deadline_ns: u64) -> Option<Item> {
         let take = || {
@@ -284,6 +323,7 @@ struct Draft {
 #[cold]
 pub(crate) fn watched(ctx: &mut Ctx<'_>, number: u64, args: [u64; 6]) -> Result<usize> {
     let watch = WATCH.load(Ordering::Relaxed);
+    let beginnings = BEGINNINGS.load(Ordering::Relaxed);
     let start = machine::time::now_ns();
     let mut draft = if watch & EVENTS != 0 {
         begin(ctx, start, number, &args)
@@ -310,6 +350,9 @@ pub(crate) fn watched(ctx: &mut Ctx<'_>, number: u64, args: [u64; 6]) -> Result<
     {
         missing::record(path);
     }
+    if BEGINNINGS.load(Ordering::Relaxed) != beginnings && draft.is_none() {
+        draft = begin(ctx, start, number, &args);
+    }
     if let Some(draft) = draft {
         finish(draft, &args, &result, duration_ns);
     }
@@ -330,13 +373,36 @@ fn begin(ctx: &Ctx<'_>, start: u64, number: u64, args: &[u64; 6]) -> Option<Draf
         .iter()
         .for_each(|queue| ask(&queue.filter));
     PRINTED.lock().iter().for_each(|filter| ask(filter));
-    if !wanted {
-        return None;
-    }
+    wanted.then(|| {
+        let Ctx {
+            process, thread, ..
+        } = ctx;
+        draft(
+            process,
+            thread,
+            Memory::Own,
+            start,
+            number,
+            args,
+            paths_wanted,
+        )
+    })
+}
+
+/// What is known of a call before it ends. The paths of descriptors are looked up only if they are wanted.
+fn draft(
+    process: &Process,
+    thread: &LinuxThread,
+    memory: Memory<'_>,
+    start: u64,
+    number: u64,
+    args: &[u64; 6],
+    paths_wanted: bool,
+) -> Draft {
     let mut event = Event {
         time_ns: start,
-        tid,
-        thread: ctx.thread.comm_text(),
+        tid: thread.tid,
+        thread: thread.comm_text(),
         number,
         name: Cow::Borrowed(""),
         args: Vec::new(),
@@ -348,7 +414,7 @@ fn begin(ctx: &Ctx<'_>, start: u64, number: u64, args: &[u64; 6]) -> Option<Draf
     let Some(info) = u32::try_from(number).ok().and_then(table::info) else {
         event.name = Cow::Owned(format!("syscall_{number:#x}"));
         event.args = decode::unknown(args);
-        return Some(Draft { event, kinds });
+        return Draft { event, kinds };
     };
     event.name = Cow::Borrowed(info.name);
     for (n, (name, kind)) in info.args.iter().enumerate() {
@@ -360,13 +426,13 @@ fn begin(ctx: &Ctx<'_>, start: u64, number: u64, args: &[u64; 6]) -> Option<Draf
             kinds.push((n, *kind));
             (format!("{:#x}", args[n]), false)
         } else {
-            decode::value(*kind, args[n], next, 0)
+            decode::value(*kind, memory, args[n], next, 0)
         };
         if *kind == ArgKind::Path {
             event.paths.push(value.clone());
         }
         if paths_wanted && matches!(kind, ArgKind::Fd | ArgKind::DirFd) {
-            let open = ctx.process.files.get(args[n] as i32);
+            let open = process.files.get(args[n] as i32);
             let path = open.map(|open| crate::mm::file::path_of(&open));
             let path = path.map(|path| String::from_utf8_lossy(&path).into_owned());
             event.paths.extend(path);
@@ -378,7 +444,7 @@ fn begin(ctx: &Ctx<'_>, start: u64, number: u64, args: &[u64; 6]) -> Option<Draf
             cut,
         });
     }
-    Some(Draft { event, kinds })
+    Draft { event, kinds }
 }
 
 /// Whether argument `n`, the mode of an `open`, means nothing because its flags make no file.
@@ -396,7 +462,8 @@ fn finish(draft: Draft, args: &[u64; 6], result: &Result<usize>, duration_ns: u6
         let next = args.get(n + 1).copied().unwrap_or(0);
         // What a call that failed would have written is not there.
         if let Some(value) = value {
-            (event.args[n].value, event.args[n].cut) = decode::value(kind, args[n], next, value);
+            (event.args[n].value, event.args[n].cut) =
+                decode::value(kind, Memory::Own, args[n], next, value);
         } else if args[n] == 0 {
             event.args[n].value = "NULL".into();
         }
@@ -453,7 +520,7 @@ fn sought(ctx: &Ctx<'_>, number: u64, args: &[u64; 6]) -> Option<Vec<u8>> {
         .args
         .iter()
         .position(|(_, kind)| *kind == ArgKind::Path);
-    let (path, _) = decode::path(args[at.filter(|_| looks)?] as usize)?;
+    let (path, _) = Memory::Own.path(args[at.filter(|_| looks)?])?;
     if path.first() == Some(&b'/') || path.is_empty() {
         return Some(path).filter(|path| !path.is_empty());
     }

@@ -59,6 +59,9 @@ impl Services for Engines {
         let (end_ns, count) = (end_ns(query)?, count(query)?);
         let subscription =
             trace::subscribe(filter).map_err(|_| Error::too_many("too many traces run already"))?;
+        if let Some(process) = process::get() {
+            subscription.show_blocked(process);
+        }
         Ok(Box::new(TraceStream::new(subscription, end_ns, count)))
     }
 

@@ -110,7 +110,7 @@ impl Stream for TraceStream {
             let Some(item) = self.subscription.next(until) else {
                 break;
             };
-            if matches!(item, linux::trace::Item::Event(_)) {
+            if item.has_ended() {
                 self.left -= 1;
             }
             out.push_str(&item.json());
