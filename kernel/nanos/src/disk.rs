@@ -1,12 +1,12 @@
 //! The boot disk: the manifest from its partition with what the hypervisor lays over it, and the root partition.
 
 use alloc::sync::Arc;
-use alloc::vec;
 use alloc::vec::Vec;
-use drivers::block::BlockDevice;
+use drivers::IoError;
+use drivers::block::{BlockDevice, Operation, SECTOR_SIZE};
 use drivers::partition::{Partition, gpt};
 use machine::boot::BootInfo;
-use manifest::partition::{self, HEADER_LEN};
+use manifest::partition::{self, Error};
 use manifest::{FW_CFG_NAME, MANIFEST_PARTITION_TYPE, Manifest, ROOT_PARTITION_TYPE};
 
 use crate::StartError;
@@ -60,15 +60,45 @@ fn read_manifest(boot: &BootInfo, disk: &Partition) -> Result<Manifest, StartErr
 
 /// The text of the manifest's lowest layer.
 pub fn manifest_text(disk: &Partition) -> Result<Vec<u8>, StartError> {
-    let mut bytes = vec![0; partition::BLOCK];
-    disk.read(0, &mut bytes).map_err(StartError::Disk)?;
-    let total =
-        partition::encoded_len(&bytes[..HEADER_LEN]).map_err(StartError::ManifestPartition)?;
-    if total > bytes.len() {
-        let size = total.next_multiple_of(partition::BLOCK);
-        bytes.resize(size, 0);
-        disk.read(0, &mut bytes).map_err(StartError::Disk)?;
+    let found = partition::load(&Place(disk)).map_err(|error| match error {
+        Error::Disk(error) => StartError::Disk(error),
+        Error::Partition(error) => StartError::ManifestPartition(error),
+    })?;
+    if found.fell_back {
+        log::warn!("the newest manifest on the disk is damaged: the one before it holds");
     }
-    let text = partition::decode(&bytes).map_err(StartError::ManifestPartition)?;
-    Ok(text.to_vec())
+    Ok(found.text)
+}
+
+/// Whether a text of that length can replace the manifest's lowest layer.
+pub fn check_room(disk: &Partition, length: usize) -> Result<(), partition::PartitionError> {
+    partition::check_room(partition::Disk::len(&Place(disk)), length)
+}
+
+/// Replaces the text of the manifest's lowest layer: a power cut leaves the old one or the new one.
+pub fn replace_manifest(disk: &Partition, text: &[u8]) -> Result<(), Error<IoError>> {
+    partition::replace(&Place(disk), text)
+}
+
+/// The manifest's partition.
+struct Place<'a>(&'a Partition);
+
+impl partition::Disk for Place<'_> {
+    type Error = IoError;
+
+    fn len(&self) -> u64 {
+        self.0.sector_count().saturating_mul(SECTOR_SIZE as u64)
+    }
+
+    fn read(&self, offset: u64, into: &mut [u8]) -> Result<(), IoError> {
+        self.0.read(offset / SECTOR_SIZE as u64, into)
+    }
+
+    fn write(&self, offset: u64, bytes: &[u8]) -> Result<(), IoError> {
+        self.0.write(offset / SECTOR_SIZE as u64, bytes)
+    }
+
+    fn flush(&self) -> Result<(), IoError> {
+        self.0.execute(Operation::Flush, 0, &[])
+    }
 }

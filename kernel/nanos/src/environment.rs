@@ -7,8 +7,8 @@ use alloc::string::{String, ToString};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use drivers::block::{BlockDevice, Operation, Partition, SECTOR_SIZE};
-use manifest::{FW_CFG_NAME, parse_layers, partition, with_environment};
+use drivers::block::{BlockDevice, Partition};
+use manifest::{FW_CFG_NAME, parse_layers, with_environment};
 use store::{Leaf, Value};
 
 use crate::disk;
@@ -43,11 +43,12 @@ pub fn leaf(disk: &Partition) -> Leaf {
     leaf.not_logged()
         .help("The program's environment at the next start of the machine, as it is on the boot disk. It is set as a whole.")
         .writable(
-            move |value| checks.encoded(&variables(value)?).map(|_| ()),
+            move |value| checks.text_with(&variables(value)?).map(|_| ()),
             move |value| {
                 let variables = variables(value)?;
-                let bytes = applies.encoded(&variables)?;
-                applies.write(&bytes)?;
+                let text = applies.text_with(&variables)?;
+                disk::replace_manifest(&applies.disk, &text)
+                    .map_err(|error| format!("the boot disk: {error}"))?;
                 *applies.known.lock() = Some(variables);
                 Ok(())
             },
@@ -95,27 +96,14 @@ impl Layers {
         Ok(manifest.environment)
     }
 
-    /// The partition's bytes with that environment.
-    fn encoded(&self, variables: &Variables) -> Result<Vec<u8>, String> {
+    /// The text with that environment.
+    fn text_with(&self, variables: &Variables) -> Result<Vec<u8>, String> {
         if self.disk.read_only() {
             return Err("the boot disk cannot be written".into());
         }
         let (over, words) = over();
         let text = with_environment(&self.text()?, over.as_deref(), words, variables)?;
-        let bytes = partition::encode(&text).map_err(|error| format!("{error}"))?;
-        let room = self.disk.sector_count().saturating_mul(SECTOR_SIZE as u64);
-        if bytes.len() as u64 > room {
-            return Err(format!(
-                "the manifest's partition has room for {room} bytes only"
-            ));
-        }
-        Ok(bytes)
-    }
-
-    fn write(&self, bytes: &[u8]) -> Result<(), String> {
-        self.disk
-            .write(0, bytes)
-            .and_then(|()| self.disk.execute(Operation::Flush, 0, &[]))
-            .map_err(|error| format!("the boot disk: {error}"))
+        disk::check_room(&self.disk, text.len()).map_err(|error| format!("{error}"))?;
+        Ok(text)
     }
 }

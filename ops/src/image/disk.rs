@@ -58,7 +58,7 @@ fn fill(file: &File, tree: &Tree, boot: &Value, least: u64) -> Result<()> {
     let id = identity(tree, &text);
 
     let manifest_at = MIB;
-    let manifest_len = (manifest.len() as u64).max(64 << 10);
+    let manifest_len = partition::partition_len(text.len()).max(64 << 10);
     let root_at = (manifest_at + manifest_len).next_multiple_of(MIB);
     let tail = MIB;
     let root_len = root::size_for(tree, least.saturating_sub(root_at + tail));

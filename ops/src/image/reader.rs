@@ -172,13 +172,32 @@ fn partitions(file: &File) -> Result<(Partition, Partition)> {
 }
 
 fn manifest_text(file: &File, part: &Partition) -> Result<Vec<u8>> {
-    let mut start = [0; partition::HEADER_LEN];
-    file.read_exact_at(&mut start, part.offset())?;
-    let length = partition::encoded_len(&start)?;
-    if length as u64 > part.len() {
-        bail!("the manifest is longer than its partition");
+    let found = partition::load(&OnDisk(file, part)).map_err(|error| match error {
+        partition::Error::Disk(error) => error.into(),
+        partition::Error::Partition(error) => anyhow::Error::from(error),
+    })?;
+    Ok(found.text)
+}
+
+/// The manifest partition in an image.
+struct OnDisk<'a>(&'a File, &'a Partition);
+
+impl partition::Disk for OnDisk<'_> {
+    type Error = std::io::Error;
+
+    fn len(&self) -> u64 {
+        self.1.len()
     }
-    let mut bytes = vec![0; length];
-    file.read_exact_at(&mut bytes, part.offset())?;
-    Ok(partition::decode(&bytes)?.to_vec())
+
+    fn read(&self, offset: u64, into: &mut [u8]) -> std::io::Result<()> {
+        self.0.read_exact_at(into, self.1.offset() + offset)
+    }
+
+    fn write(&self, offset: u64, bytes: &[u8]) -> std::io::Result<()> {
+        self.0.write_all_at(bytes, self.1.offset() + offset)
+    }
+
+    fn flush(&self) -> std::io::Result<()> {
+        self.0.sync_data()
+    }
 }
