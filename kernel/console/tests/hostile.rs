@@ -5,9 +5,9 @@ mod common;
 use std::io::Write;
 use std::time::{Duration, Instant};
 
-use common::{Client, Seed, TOKEN, connect, start};
+use common::fuzz::{Fuzz, Seed};
+use common::{Client, TOKEN, connect, start};
 use console::Limits;
-use serde_json::Value;
 
 const MS: u64 = 1_000_000;
 
@@ -30,72 +30,7 @@ fn is_alive(address: std::net::SocketAddr) {
 #[test]
 fn every_request_of_the_document_answers_as_it_says() {
     let address = start(Limits::default(), false);
-    let document = connect(address).get("/api/openapi.json").json();
-    let mut seed = Seed(0x0dd_ba11);
-    let mut seen = std::collections::BTreeSet::new();
-    for (path, methods) in document["paths"].as_object().unwrap() {
-        for (method, operation) in methods.as_object().unwrap() {
-            for _ in 0..60 {
-                let mut target = path.clone();
-                let mut query = Vec::new();
-                for parameter in operation["parameters"].as_array().unwrap() {
-                    let name = parameter["name"].as_str().unwrap();
-                    if parameter["in"] == "path" {
-                        let value = seed.pick(&[
-                            "1",
-                            "cpu",
-                            "log/level",
-                            "limits/nofile",
-                            "app.js",
-                            "%2e%2e",
-                            "%00",
-                            "%ff",
-                            "a%2Fb",
-                            "..",
-                            "99999999999999999999",
-                            "-1",
-                            "cpu/0/user_ns",
-                            "x",
-                        ]);
-                        target = target.replace(&format!("{{{name}}}"), value);
-                    } else if seed.below(2) == 0 {
-                        query.push(format!(
-                            "{name}={}",
-                            parameter_value(&mut seed, &parameter["schema"])
-                        ));
-                    }
-                }
-                if seed.below(8) == 0 {
-                    query.push("extra=1".into());
-                }
-                let body = match operation.get("requestBody") {
-                    Some(body) => {
-                        request_body(&mut seed, &body["content"]["application/json"]["schema"])
-                    }
-                    None => String::new(),
-                };
-                let mut client = connect(address);
-                client.send(format!(
-                    "{} {target}?{} HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer {TOKEN}\r\nContent-Length: {}\r\n\r\n{body}",
-                    method.to_uppercase(),
-                    query.join("&"),
-                    body.len()
-                ));
-                let reply = client
-                    .head()
-                    .unwrap_or_else(|| panic!("no answer to {method} {target} {query:?} {body}"));
-                let known = operation["responses"]
-                    .get(reply.status.to_string())
-                    .is_some();
-                assert!(
-                    known && reply.status < 500,
-                    "{} to {method} {target} {query:?} {body}",
-                    reply.status
-                );
-                seen.insert(reply.status);
-            }
-        }
-    }
+    let seen = Fuzz::new(address, TOKEN, 0x0dd_ba11).run(60);
     for status in [200, 202, 204, 303, 400, 401, 404, 405, 426] {
         assert!(
             seen.contains(&status),
@@ -103,82 +38,6 @@ fn every_request_of_the_document_answers_as_it_says() {
         );
     }
     is_alive(address);
-}
-
-fn parameter_value(seed: &mut Seed, schema: &Value) -> String {
-    let mut values: Vec<String> = [
-        "",
-        "0",
-        "1",
-        "7",
-        "-1",
-        "x",
-        "1e9",
-        "%ff",
-        "%20",
-        "nan",
-        "18446744073709551616",
-    ]
-    .map(String::from)
-    .to_vec();
-    for bound in ["minimum", "maximum"] {
-        values.extend(schema.get(bound).map(Value::to_string));
-    }
-    for word in schema
-        .get("enum")
-        .and_then(Value::as_array)
-        .into_iter()
-        .flatten()
-    {
-        values.extend(word.as_str().map(String::from));
-    }
-    values.extend(["read,write", "en1", "tcp+port+80", "info", "ENOENT", TOKEN].map(String::from));
-    values.swap_remove(seed.below(values.len()))
-}
-
-fn request_body(seed: &mut Seed, schema: &Value) -> String {
-    let leaf = |seed: &mut Seed| {
-        let values = [
-            "1",
-            "null",
-            "\"debug\"",
-            "true",
-            "[]",
-            "{}",
-            "\"reboot\"",
-            "1e999",
-            "\"\\ud800\"",
-            "-5",
-            "\"0123456789abcdef\"",
-        ];
-        seed.pick(&values).to_string()
-    };
-    match seed.below(6) {
-        0 => seed
-            .pick(&["", "nonsense", "[]", "{}", "\"x\"", "{\"value\":", "null"])
-            .into(),
-        1 => "[".repeat(5000),
-        _ => {
-            let mut members = Vec::new();
-            for name in schema["properties"].as_object().unwrap().keys() {
-                let value = match name.as_str() {
-                    "changes" => {
-                        let path = seed.pick(&[
-                            "/log/level",
-                            "/limits/nofile",
-                            "/none",
-                            "x",
-                            "/cpu/count",
-                        ]);
-                        format!("[{{\"path\":\"{path}\",\"value\":{}}}]", leaf(seed))
-                    }
-                    _ => leaf(seed),
-                };
-                members.push(format!("\"{name}\":{value}"));
-            }
-            format!("{{{}}}", members.join(","))
-        }
-    }
 }
 
 #[test]

@@ -2,7 +2,8 @@
 
 mod common;
 
-use common::{Seed, connect, start, watch};
+use common::fuzz::Seed;
+use common::{connect, start, watch};
 use console::Limits;
 use serde_json::json;
 

@@ -4,6 +4,7 @@
 mod client;
 #[path = "../../examples/demo/mod.rs"]
 pub mod demo;
+pub mod fuzz;
 
 use std::net::{SocketAddr, TcpListener};
 
@@ -30,20 +31,4 @@ pub fn connect(address: SocketAddr) -> Client {
 /// The same, as a WebSocket.
 pub fn watch(address: SocketAddr) -> Client {
     Client::watch(address, TOKEN)
-}
-
-/// Numbers that look random and are the same each time.
-pub struct Seed(pub u64);
-
-impl Seed {
-    pub fn below(&mut self, bound: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 % bound as u64) as usize
-    }
-
-    pub fn pick<'a, T: ?Sized>(&mut self, of: &[&'a T]) -> &'a T {
-        of[self.below(of.len())]
-    }
 }
