@@ -5,7 +5,7 @@ use alloc::string::String;
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 use core::fmt::Write;
-use core::sync::atomic::{AtomicBool, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use machine::sync::SpinLock;
 use store::json::write_string;
@@ -20,6 +20,8 @@ const MAX_WAITING: usize = 64;
 #[derive(Default)]
 pub struct Hub {
     watchers: SpinLock<Vec<Weak<Watcher>>>,
+    /// How many values all of them keep.
+    values: Arc<AtomicUsize>,
 }
 
 impl Hub {
@@ -57,6 +59,8 @@ impl Hub {
             waiting: SpinLock::new(VecDeque::new()),
             interests: SpinLock::new(Vec::new()),
             changed: AtomicBool::new(false),
+            values: AtomicUsize::new(0),
+            all_values: self.values.clone(),
             remote,
         });
         let mut watchers = self.watchers.lock();
@@ -82,7 +86,17 @@ pub(crate) struct Watcher {
     waiting: SpinLock<VecDeque<Arc<str>>>,
     interests: SpinLock<Vec<Path>>,
     changed: AtomicBool,
+    /// How many values it keeps, and all of them together.
+    values: AtomicUsize,
+    all_values: Arc<AtomicUsize>,
     remote: Arc<dyn Remote>,
+}
+
+impl Drop for Watcher {
+    fn drop(&mut self) {
+        self.all_values
+            .fetch_sub(*self.values.get_mut(), Ordering::Relaxed);
+    }
 }
 
 impl Watcher {
@@ -101,6 +115,22 @@ impl Watcher {
         self.remote.wake();
     }
 
+    /// Says how many values it keeps from now on; false, and as before, if all together would be more than `most`.
+    pub(crate) fn watch_values(&self, count: usize, most: usize) -> bool {
+        // Only the watcher's own thread changes its count.
+        let before = self.values.load(Ordering::Relaxed);
+        let changed = self
+            .all_values
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |all| {
+                let all = all - before + count;
+                (count <= before || all <= most).then_some(all)
+            });
+        if changed.is_ok() {
+            self.values.store(count, Ordering::Relaxed);
+        }
+        changed.is_ok()
+    }
+
     /// Says what it watches now.
     pub(crate) fn set_interests(&self, paths: Vec<Path>) {
         *self.interests.lock() = paths;
@@ -110,5 +140,32 @@ impl Watcher {
     pub(crate) fn take(&self) -> (bool, VecDeque<Arc<str>>) {
         let changed = self.changed.swap(false, Ordering::SeqCst);
         (changed, core::mem::take(&mut *self.waiting.lock()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Nobody;
+
+    impl Remote for Nobody {
+        fn wake(&self) {}
+
+        fn cut(&self) {}
+    }
+
+    #[test]
+    fn all_together_keep_so_many_values_only() {
+        let hub = Hub::new();
+        let (one, other) = (hub.join(Arc::new(Nobody)), hub.join(Arc::new(Nobody)));
+        assert!(one.watch_values(60, 100) && !other.watch_values(41, 100));
+        assert!(other.watch_values(40, 100) && !one.watch_values(61, 100));
+        // Fewer are always well, and make room.
+        assert!(one.watch_values(10, 20) && other.watch_values(50, 100));
+        drop(one);
+        assert!(other.watch_values(100, 100));
+        drop(other);
+        assert_eq!(hub.values.load(Ordering::Relaxed), 0);
     }
 }

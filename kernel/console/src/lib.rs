@@ -27,6 +27,7 @@ mod server;
 mod services;
 mod socket;
 mod transport;
+mod turn;
 mod watch;
 mod websocket;
 

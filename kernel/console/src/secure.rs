@@ -7,6 +7,7 @@ use alloc::vec::Vec;
 use tls::{Acceptor, Connection};
 
 use crate::transport::{Gone, Incoming, Listener, Received, Remote, Transport};
+use crate::turn;
 
 /// Bytes that are taken from the connection at once: a record and its frame.
 const BUFFER: usize = 17 << 10;
@@ -73,7 +74,11 @@ impl Transport for SecureTransport {
                 Received::Bytes(count) => count,
                 other => return other,
             };
-            let taken = self.tls.receive(&buffer[..count], &mut self.plain);
+            let taken = {
+                // A handshake is the most that one who is not known can make us do.
+                let _turn = turn::take();
+                self.tls.receive(&buffer[..count], &mut self.plain)
+            };
             // An alert goes out as well.
             if self.flush(deadline_ns).is_err() || taken.is_err() {
                 return Received::Closed;
@@ -86,7 +91,10 @@ impl Transport for SecureTransport {
     }
 
     fn send(&mut self, bytes: &[u8], deadline_ns: u64) -> Result<(), Gone> {
-        self.tls.send(bytes).map_err(|_| Gone)?;
+        {
+            let _turn = turn::take();
+            self.tls.send(bytes).map_err(|_| Gone)?;
+        }
         self.flush(deadline_ns)
     }
 

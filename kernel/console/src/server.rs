@@ -16,7 +16,7 @@ use crate::http::{
 };
 use crate::services::{Piece, Stream};
 use crate::transport::{Gone, Incoming, Listener, Received, Remote, Transport};
-use crate::watch;
+use crate::{turn, watch};
 
 /// A tenth of the CPU where the program wants all of it (`nice(2)`): the program goes first, but a page still loads.
 const NICE: i32 = 10;
@@ -221,7 +221,10 @@ impl Conversation<'_> {
             Ok(body) => body,
             Err(error) => return self.write(&head, error.into(), false),
         };
-        let answer = self.console.answer(&head, &request, &body, &self.peer);
+        let answer = {
+            let _turn = turn::take();
+            self.console.answer(&head, &request, &body, &self.peer)
+        };
         drop(body);
         if answer.status != 401 {
             self.client.known.store(true, Ordering::Relaxed);

@@ -18,12 +18,15 @@ use crate::error::Error;
 use crate::handle::Console;
 use crate::hub::Watcher;
 use crate::transport::{Received, Transport};
+use crate::turn;
 use crate::websocket::{CloseCode, Event, Opcode, Reader, write_frame};
 
 /// The most subscriptions of one client.
 const MAX_SUBSCRIPTIONS: usize = 64;
-/// The most values that one client watches.
+/// The most values that one client watches. Each takes some 130 bytes, for what was sent last.
 const MAX_VALUES: usize = 20_000;
+/// The most that all clients watch together.
+const MAX_ALL_VALUES: usize = 60_000;
 /// The shortest period in milliseconds.
 const MIN_PERIOD_MS: u64 = 100;
 /// The longest.
@@ -199,6 +202,19 @@ impl Session<'_> {
     fn tell_interests(&self) {
         let paths = self.subscriptions.iter().map(|one| one.path.clone());
         self.watcher.set_interests(paths.collect());
+        // Fewer than before, or as many.
+        self.watcher
+            .watch_values(self.kept(usize::MAX), MAX_ALL_VALUES);
+    }
+
+    /// How many values are kept for subscriptions, but for the one at `place`.
+    fn kept(&self, place: usize) -> usize {
+        let others = self.subscriptions.iter().enumerate();
+        others
+            .filter(|(other, _)| *other != place)
+            .filter_map(|(_, other)| other.last.as_ref())
+            .map(|last| last.values().len())
+            .sum()
     }
 
     /// Passes announcements on, and lets those who watch for changes look at once.
@@ -228,7 +244,11 @@ impl Session<'_> {
             }
             // Of the CPU: while it makes way for others, looking costs nothing.
             let used = sched::with_current(Thread::cpu_ns);
-            match self.look(place, now) {
+            let looked = {
+                let _turn = turn::take();
+                self.look(place, now)
+            };
+            match looked {
                 Ok(text) => {
                     let took = sched::with_current(Thread::cpu_ns).saturating_sub(used);
                     let now = machine::time::now_ns();
@@ -252,17 +272,17 @@ impl Session<'_> {
 
     /// Looks at what a subscription watches; gives the message, if there is one to send.
     fn look(&mut self, place: usize, now: u64) -> Result<Option<String>, Error> {
-        let others = self.subscriptions.iter().enumerate();
-        let others = others.filter(|(other, _)| *other != place);
-        let watched: usize = others
-            .filter_map(|(_, other)| other.last.as_ref())
-            .map(|last| last.values().len())
-            .sum();
+        let others = self.kept(place);
         let one = &mut self.subscriptions[place];
         let snapshot = Snapshot::take(self.store, &one.path, one.depth)?;
-        if watched + snapshot.values().len() > MAX_VALUES {
+        let watched = others + snapshot.values().len();
+        if watched > MAX_VALUES {
             let message = format!("more than {MAX_VALUES} values would be watched");
             return Err(Error::too_large(message));
+        }
+        if !self.watcher.watch_values(watched, MAX_ALL_VALUES) {
+            let message = "all clients together watch too many values";
+            return Err(Error::too_many(message));
         }
         one.due_ns = now + one.period_ns.unwrap_or(CHANGE_NS);
         let delta = match &one.last {

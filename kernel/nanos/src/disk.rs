@@ -72,7 +72,7 @@ pub fn manifest_text(disk: &Partition) -> Result<Vec<u8>, StartError> {
 
 /// Whether a text of that length can replace the manifest's lowest layer.
 pub fn check_room(disk: &Partition, length: usize) -> Result<(), partition::PartitionError> {
-    partition::check_room(partition::Disk::len(&Place(disk)), length)
+    partition::check_room(partition::Disk::size(&Place(disk)), length)
 }
 
 /// Replaces the text of the manifest's lowest layer: a power cut leaves the old one or the new one.
@@ -86,7 +86,7 @@ struct Place<'a>(&'a Partition);
 impl partition::Disk for Place<'_> {
     type Error = IoError;
 
-    fn len(&self) -> u64 {
+    fn size(&self) -> u64 {
         self.0.sector_count().saturating_mul(SECTOR_SIZE as u64)
     }
 

@@ -67,8 +67,8 @@ pub trait Disk {
     /// Why it fails.
     type Error;
 
-    /// The partition's length.
-    fn len(&self) -> u64;
+    /// The partition's size.
+    fn size(&self) -> u64;
 
     /// Reads.
     ///
@@ -210,7 +210,7 @@ pub fn load<D: Disk + ?Sized>(disk: &D) -> Result<Found, Error<D::Error>> {
 
 /// The text that holds, its record, and which of the two that is.
 fn find<D: Disk + ?Sized>(disk: &D) -> Result<(Found, Record, usize), Error<D::Error>> {
-    let mut start = vec![0; BLOCK.min(disk.len() as usize / SECTOR * SECTOR)];
+    let mut start = vec![0; BLOCK.min(disk.size() as usize / SECTOR * SECTOR)];
     disk.read(0, &mut start).map_err(Error::Disk)?;
     let record = |n: usize| Some((Record::decode(start.get(n * SECTOR..)?)?, n));
     let mut records: Vec<(Record, usize)> = [0, 1].into_iter().filter_map(record).collect();
@@ -235,7 +235,7 @@ fn read<D: Disk + ?Sized>(
     start: &[u8],
     record: &Record,
 ) -> Result<Vec<u8>, Error<D::Error>> {
-    record.check(disk.len())?;
+    record.check(disk.size())?;
     let (offset, length) = (record.offset, record.length);
     let text = match start.get(offset as usize..offset as usize + length) {
         Some(text) => text.to_vec(),
@@ -268,9 +268,9 @@ pub fn check_room(disk_len: u64, length: usize) -> Result<(), PartitionError> {
 /// # Errors
 /// The disk's; that there is no text to replace; [`check_room`].
 pub fn replace<D: Disk + ?Sized>(disk: &D, text: &[u8]) -> Result<(), Error<D::Error>> {
-    check_room(disk.len(), text.len())?;
+    check_room(disk.size(), text.len())?;
     let (_, old, number) = find(disk)?;
-    let second = disk.len() / 2 / SECTOR as u64 * SECTOR as u64;
+    let second = disk.size() / 2 / SECTOR as u64 * SECTOR as u64;
     let offset = match old.offset < second {
         true => second,
         false => FIRST as u64,
@@ -328,7 +328,7 @@ mod tests {
     impl Disk for Fragile {
         type Error = &'static str;
 
-        fn len(&self) -> u64 {
+        fn size(&self) -> u64 {
             self.bytes.borrow().len() as u64
         }
 

@@ -185,7 +185,7 @@ struct OnDisk<'a>(&'a File, &'a Partition);
 impl partition::Disk for OnDisk<'_> {
     type Error = std::io::Error;
 
-    fn len(&self) -> u64 {
+    fn size(&self) -> u64 {
         self.1.len()
     }
 
