@@ -272,8 +272,8 @@ fn locate(host: &Host, config: &Config, path: &Path) -> Result<PathBuf> {
     bail!("there is no such file")
 }
 
-/// Copies what a pattern matches. `dir/pattern` takes every file below `dir` whose name matches, at its place below
-/// `guest`; the name of a folder takes all of its contents.
+/// Copies what a pattern matches. `dir/pattern` takes every file and empty folder below `dir` whose name matches, at its place
+/// below `guest`; the name of a folder takes all of its contents.
 fn map_dir(
     tree: &mut Tree,
     host: &Host,
@@ -298,7 +298,10 @@ fn map_dir(
         entries.sort_by_key(fs::DirEntry::file_name);
         for entry in entries {
             let path = entry.path();
-            if entry.file_type()?.is_dir() {
+            let is_dir = entry.file_type()?.is_dir();
+            // A folder is there when something in it is, or when it matches and is empty.
+            let empty = is_dir && fs::read_dir(&path)?.next().is_none();
+            if is_dir && !empty {
                 queue.push(path);
             } else if matcher.matches(&entry.file_name().to_string_lossy()) {
                 let below = path.strip_prefix(&root)?;
@@ -359,12 +362,14 @@ mod tests {
             fs::write(at.join(path), path).unwrap();
         }
         symlink("a.txt", at.join("conf/link")).unwrap();
+        fs::create_dir_all(at.join("tree/x/empty")).unwrap();
         let mut config = Config {
             files: Some(vec!["conf/a.txt".into(), "conf/link".into()]),
             dirs: Some(vec!["with space".into()]),
             map_dirs: Some(BTreeMap::from([
                 ("tree/*.html".into(), "/www".into()),
                 ("tree".into(), "/all".into()),
+                ("tree/*".into(), "/each".into()),
             ])),
             local_files_parent_directory: Some(at.to_string_lossy().into_owned()),
             ..Config::default()
@@ -378,10 +383,13 @@ mod tests {
             "/www/x/one.html",
             "/www/two.html",
             "/all/no.css",
+            "/all/x/empty",
+            "/each/x/empty",
+            "/each/x/one.html",
         ] {
             assert!(has(&tree, path), "{path}");
         }
-        assert!(!has(&tree, "/www/no.css"));
+        assert!(!has(&tree, "/www/no.css") && !has(&tree, "/www/x/empty"));
         for (files, dirs, maps) in [
             (Some("none"), None, None),
             (Some("tree"), None, None),
