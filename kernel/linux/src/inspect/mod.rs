@@ -8,6 +8,7 @@ pub mod profile;
 pub mod stacks;
 pub mod symbols;
 
+mod cpp;
 mod notes;
 mod pprof;
 mod unwind;

@@ -11,7 +11,7 @@ use alloc::vec::Vec;
 use fs::{LookupFlags, OpenFlags};
 use iobuf::VecSink;
 
-use super::MappedFile;
+use super::{MappedFile, cpp};
 use crate::exec::elf;
 use crate::mm::pager::Pager;
 use crate::process::{PID, Process};
@@ -47,7 +47,10 @@ impl Place {
 /// The name of a function as its source has it.
 pub fn demangle(raw: &[u8]) -> String {
     let raw = String::from_utf8_lossy(raw);
-    format!("{:#}", rustc_demangle::demangle(&raw))
+    match rustc_demangle::try_demangle(&raw) {
+        Ok(name) => format!("{name:#}"),
+        Err(_) => cpp::demangle(&raw).unwrap_or_else(|| raw.into_owned()),
+    }
 }
 
 /// The name of the kernel function that holds `address`, and the distance from its start.
@@ -192,5 +195,7 @@ mod tests {
             demangle(b"_ZN4core3fmt5write17h0123456789abcdefE"),
             "core::fmt::write"
         );
+        assert_eq!(demangle(b"_ZN4node3RunEv"), "node::Run");
+        assert_eq!(demangle(b"main"), "main");
     }
 }
