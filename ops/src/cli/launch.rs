@@ -16,6 +16,7 @@ use crate::hypervisor::kernel;
 use crate::hypervisor::ports::{self, Protocol};
 use crate::hypervisor::qemu::{self, Backend, Fixed, Machine, Settings};
 use crate::hypervisor::run::{Scratch, find_qemu, run};
+use crate::hypervisor::tap;
 use crate::output::note;
 
 /// RAM unless said otherwise.
@@ -195,7 +196,8 @@ fn nics(config: &Config, console: Option<ports::Forward>) -> Result<Vec<Backend>
                 "ports are not forwarded with --tapname: the program is reached at its own address"
             );
         }
-        return Ok(vec![Backend::Tap(tap)]);
+        let queues = tap_queues(&tap, cpus(config)?)?;
+        return Ok(vec![Backend::Tap { name: tap, queues }]);
     }
     let mut configured = run.nics.unwrap_or_default().into_iter();
     let first = configured.next().unwrap_or_default();
@@ -214,6 +216,15 @@ fn nics(config: &Config, console: Option<ports::Forward>) -> Result<Vec<Backend>
         });
     }
     Ok(out)
+}
+
+/// Queue pairs of a tap device: one for each CPU, if it can have several (`multi_queue`).
+fn tap_queues(name: &str, cpus: u32) -> Result<u32> {
+    Ok(match tap::multi_queue(name)? {
+        // QEMU can open such a device only with several.
+        Some(true) => cpus.max(2),
+        Some(false) | None => 1,
+    })
 }
 
 fn fixed(

@@ -42,8 +42,8 @@ pub enum Backend {
         forwards: Vec<Forward>,
         address: Option<Fixed>,
     },
-    /// A tap device that exists.
-    Tap(String),
+    /// A tap device that exists, and how many queue pairs it is opened with.
+    Tap { name: String, queues: u32 },
 }
 
 /// A fixed address of the guest.
@@ -121,11 +121,14 @@ pub fn arguments(s: &Settings) -> Vec<OsString> {
     a.device(s.machine, "virtio-blk", "drive=root");
     for (index, nic) in s.nics.iter().enumerate() {
         a.add(&["-netdev", &netdev(index, nic)]);
-        let mac = match nic {
-            Backend::Tap(name) => format!(",mac={}", local_mac(name, index)),
+        let more = match nic {
+            Backend::Tap { name, queues } => {
+                let mac = local_mac(name, index);
+                format!(",mac={mac}{}", several_queues(s.machine, *queues))
+            }
             Backend::User { .. } => String::new(),
         };
-        a.device(s.machine, "virtio-net", &format!("netdev=n{index}{mac}"));
+        a.device(s.machine, "virtio-net", &format!("netdev=n{index}{more}"));
     }
     a.device(s.machine, "virtio-rng", "");
     if s.vga && s.machine == Machine::Q35 {
@@ -183,7 +186,14 @@ impl Arguments {
 
 fn netdev(index: usize, nic: &Backend) -> String {
     match nic {
-        Backend::Tap(name) => format!("tap,id=n{index},ifname={name},script=no,downscript=no"),
+        Backend::Tap { name, queues } => {
+            let several = if *queues > 1 {
+                format!(",queues={queues}")
+            } else {
+                String::new()
+            };
+            format!("tap,id=n{index},ifname={name},script=no,downscript=no{several}")
+        }
         Backend::User { forwards, address } => {
             let mut out = format!("user,id=n{index}");
             let mut target = String::new();
@@ -211,6 +221,16 @@ fn netdev(index: usize, nic: &Backend) -> String {
             }
             out
         }
+    }
+}
+
+/// What gives a card as many queue pairs as its backend has. On PCI each queue has an interrupt of its own, and so have
+/// the configuration and the control queue.
+fn several_queues(machine: Machine, queues: u32) -> String {
+    match machine {
+        _ if queues <= 1 => String::new(),
+        Machine::Microvm => ",mq=on".to_string(),
+        Machine::Q35 => format!(",mq=on,vectors={}", 2 * queues + 2),
     }
 }
 
@@ -293,7 +313,10 @@ mod tests {
         s.user_qmp = Some(40_001);
         s.gdb_port = Some(1234);
         s.wait_for_gdb = true;
-        s.nics.push(Backend::Tap("tap0".into()));
+        s.nics.push(Backend::Tap {
+            name: "tap0".into(),
+            queues: 1,
+        });
         let w = words(&s);
         has(&w, "-machine", "q35");
         has(&w, "-cpu", "host");
@@ -307,6 +330,36 @@ mod tests {
         );
         has(&w, "-gdb", "tcp:127.0.0.1:1234");
         assert!(w.contains(&"-S".to_string()));
+    }
+
+    #[test]
+    fn a_tap_device_of_several_queues() {
+        let mut s = settings();
+        s.cpus = 4;
+        s.nics = vec![Backend::Tap {
+            name: "tap0".into(),
+            queues: 4,
+        }];
+        let mac = local_mac("tap0", 0);
+        for (machine, device) in [
+            (
+                Machine::Microvm,
+                format!("virtio-net-device,netdev=n0,mac={mac},mq=on"),
+            ),
+            (
+                Machine::Q35,
+                format!("virtio-net-pci,disable-legacy=on,netdev=n0,mac={mac},mq=on,vectors=10"),
+            ),
+        ] {
+            s.machine = machine;
+            let w = words(&s);
+            has(
+                &w,
+                "-netdev",
+                "tap,id=n0,ifname=tap0,script=no,downscript=no,queues=4",
+            );
+            has(&w, "-device", &device);
+        }
     }
 
     #[test]
