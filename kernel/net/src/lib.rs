@@ -20,6 +20,7 @@ mod dhcp;
 mod dhcp6;
 mod flow;
 mod frag;
+mod gro;
 mod hash;
 mod icmp;
 mod icmp6;

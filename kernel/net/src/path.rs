@@ -9,6 +9,7 @@ use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use errno::{Errno, Result};
 
+use crate::gro::Gro;
 use crate::iface::{ETH, ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Interface};
 use crate::ip::{self, IpMeta, IpOut, Parsed, proto};
 use crate::neigh::Probe;
@@ -71,9 +72,19 @@ impl Stack {
             return 0;
         };
         let now = self.now();
-        let count = nic.receive(queue, BUDGET, &mut |packet| {
-            self.input(iface, packet.into(), now);
-        });
+        // Who looks at packets wants them as they came.
+        let merge = !nic.caps().rx_gro && !iface.taps.active() && !self.raws.active();
+        let mut deliver = |packet: InPacket| self.input(iface, packet, now);
+        let count = if merge {
+            let mut gro = Gro::default();
+            let count = nic.receive(queue, BUDGET, &mut |packet| {
+                gro.add(packet.into(), &mut deliver);
+            });
+            gro.flush(&mut deliver);
+            count
+        } else {
+            nic.receive(queue, BUDGET, &mut |packet| deliver(packet.into()))
+        };
         if count > 0 {
             iface.flush(queue);
             self.drain_loopback();

@@ -245,6 +245,25 @@ impl InPacket {
         }
     }
 
+    /// The contiguous front, to be changed; `None` where others share it.
+    pub fn head_mut(&mut self) -> Option<&mut [u8]> {
+        match &mut self.head {
+            Head::Buffer(b) => Some(b),
+            Head::Dense(v) => Some(v),
+            Head::Inline(_) => None,
+        }
+    }
+
+    /// Whether all of it lies in one buffer of a card.
+    pub fn is_one_buffer(&self) -> bool {
+        matches!(self.head, Head::Buffer(_)) && self.rest.is_empty()
+    }
+
+    /// Appends another packet's bytes from `from` on, which lies in its head.
+    pub fn append(&mut self, other: InPacket, from: usize) {
+        self.rest.extend(other.into_payload(from));
+    }
+
     /// Bytes in all.
     pub fn len(&self) -> usize {
         self.head().len() + payload_len(&self.rest)
