@@ -5,6 +5,7 @@ use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use machine::{
     dma::DmaIn,
+    mem,
     sync::{Once, SpinLock},
 };
 use smallvec::SmallVec;
@@ -60,6 +61,14 @@ pub(super) struct RxQueue {
     pub(super) kicks: AtomicU64,
 }
 
+/// Unused buffers that are kept: what a receive queue of some MiB gives back in one go is wanted again at once, and to
+/// allocate and clear it anew would be a quarter of all instructions. At most a 64th of the machine's memory, if that is
+/// more than the ring holds twice.
+fn unused_most(size: usize) -> usize {
+    let share = mem::stats().total / 64 * (mem::PAGE_SIZE / BUFFER_LEN);
+    share.clamp(2 * size, 8 * size)
+}
+
 impl RxQueue {
     pub(super) fn new(mut ring: Queue, notifier: Notifier, merge: bool, large: bool) -> RxQueue {
         ring.disable_interrupts();
@@ -67,7 +76,7 @@ impl RxQueue {
         let mut out = Vec::new();
         out.resize_with(size, || None);
         RxQueue {
-            pool: BufferPool::new(BUFFER_LEN, 2 * size),
+            pool: BufferPool::new(BUFFER_LEN, unused_most(size)),
             peek: ring.peek(),
             state: SpinLock::new(State {
                 out,
