@@ -242,6 +242,7 @@ pub(crate) fn parse_v6(stack: &Stack, iface: &Arc<Interface>, packet: &mut InPac
         return Parsed::Bad;
     }
     counters.ip6_in_octets.add((len + 40) as u64);
+    counters.ip6_in_ecn(tos).bump();
     if dst.is_multicast() {
         counters.ip6_in_mcast.bump();
     }

@@ -23,8 +23,10 @@ const DELAY_NS: u64 = 5 * SECOND;
 pub(crate) const PROBE_NS: u64 = SECOND;
 /// Probes before it counts as failed (`ucast_solicit`, `mcast_solicit`).
 const PROBES: u32 = 3;
-/// Packets that wait for an answer.
-const PENDING: usize = 64;
+/// Memory of the packets that wait for one answer (`unres_qlen_bytes`).
+const PENDING_BYTES: usize = 212_992;
+/// What a packet takes besides its bytes.
+const PACKET_COST: usize = size_of::<TxPacket>() + 64;
 /// A failed or unused entry goes after this.
 const FORGET_NS: u64 = 60 * SECOND;
 
@@ -44,6 +46,26 @@ struct Slow {
     probes: u32,
     next_probe_ns: u64,
     pending: VecDeque<TxPacket>,
+    pending_bytes: usize,
+}
+
+impl Slow {
+    /// Keeps a packet; the oldest make way.
+    fn keep(&mut self, packet: TxPacket) {
+        let cost = packet.len() + PACKET_COST;
+        while self.pending_bytes + cost > PENDING_BYTES
+            && let Some(oldest) = self.pending.pop_front()
+        {
+            self.pending_bytes -= oldest.len() + PACKET_COST;
+        }
+        self.pending_bytes += cost;
+        self.pending.push_back(packet);
+    }
+
+    fn release(&mut self) -> VecDeque<TxPacket> {
+        self.pending_bytes = 0;
+        core::mem::take(&mut self.pending)
+    }
 }
 
 /// What to do for a neighbour now.
@@ -66,6 +88,7 @@ impl Neighbour {
                 probes: 0,
                 next_probe_ns: u64::MAX,
                 pending: VecDeque::new(),
+                pending_bytes: 0,
             }),
         }
     }
@@ -118,10 +141,7 @@ impl Neighbour {
         if let Some(mac) = self.fast() {
             return (Some((mac, packet)), false);
         }
-        if slow.pending.len() >= PENDING {
-            slow.pending.pop_front();
-        }
-        slow.pending.push_back(packet);
+        slow.keep(packet);
         if state == NeighbourState::Incomplete as u16 {
             return (None, false);
         }
@@ -152,7 +172,7 @@ impl Neighbour {
         slow.since_ns = now;
         slow.probes = 0;
         slow.next_probe_ns = u64::MAX;
-        core::mem::take(&mut slow.pending)
+        slow.release()
     }
 
     /// A layer above heard from it (an acknowledgement that moved the window).
@@ -198,7 +218,7 @@ impl Neighbour {
             self.set(None, NeighbourState::Failed);
             slow.since_ns = now;
             slow.next_probe_ns = u64::MAX;
-            return (None, core::mem::take(&mut slow.pending), false);
+            return (None, slow.release(), false);
         }
         slow.probes += 1;
         slow.next_probe_ns = now + PROBE_NS;

@@ -147,10 +147,6 @@ options! {
     SndBufForce(u32),
     /// `SO_RCVLOWAT` in bytes.
     RcvLowat(u32),
-    /// `SO_PRIORITY`.
-    Priority(u32),
-    /// `SO_MARK`.
-    Mark(u32),
     /// `SO_BINDTODEVICE`, as an interface index (0 = none).
     BindToDevice(u32),
     /// `SO_TIMESTAMP`/`SO_TIMESTAMPNS`: deliver [`Control::Timestamp`](crate::Control::Timestamp).
@@ -161,10 +157,6 @@ options! {
     IncomingCpu(u32),
     /// `SO_RXQ_OVFL`: deliver [`Control::Dropped`](crate::Control::Dropped).
     RxqOvfl(bool),
-    /// `SO_ZEROCOPY`.
-    ZeroCopy(bool),
-    /// `SO_BUSY_POLL` in microseconds.
-    BusyPoll(u32),
     /// `SO_MAX_PACING_RATE` in bytes for each second.
     MaxPacingRate(u64),
     /// `SO_ATTACH_FILTER` and, with none, `SO_DETACH_FILTER`.
@@ -228,6 +220,10 @@ options! {
     RecvErr(bool),
     /// `IP_RECVORIGDSTADDR`.
     RecvOrigDstAddr(bool),
+    /// `IP_MINTTL`: segments of a TCP connection with a smaller TTL are dropped. Datagram sockets keep it only, as on Linux.
+    MinTtl(u8),
+    /// `IPV6_MINHOPCOUNT`, likewise.
+    MinHops(u8),
     /// `IP_MTU_DISCOVER`.
     MtuDiscover(MtuDiscover),
     /// `IP_MTU`, read only, of a connected socket.

@@ -644,6 +644,7 @@ impl Stack {
         const DISCOVERY: usize = Chore::Discovery as usize;
         const MULTICAST: usize = Chore::Multicast as usize;
         const DHCP6: usize = Chore::Dhcp6 as usize;
+        const PATH_MTU: usize = Chore::PathMtu as usize;
         match chore {
             NEIGHBOURS => {
                 let aged = self.neighbour_cache.age(now);
@@ -672,6 +673,11 @@ impl Stack {
             DISCOVERY => self.run_discovery(now),
             MULTICAST => self.run_multicast(now),
             DHCP6 => self.run_dhcp6(now),
+            PATH_MTU => {
+                if let Some(next) = self.routes.expire_pmtu(now) {
+                    self.arm_chore(Chore::PathMtu, next);
+                }
+            }
             _ => {
                 let (failed, next) = self.fragments.lock().expire(now);
                 let counters = self.counters();
@@ -684,6 +690,13 @@ impl Stack {
                     self.arm_chore(Chore::Fragments, next);
                 }
             }
+        }
+    }
+
+    /// Packets to `addr` may have no more than `mtu` bytes.
+    pub(crate) fn learn_pmtu(&self, addr: IpAddr, mtu: u32, now: u64) {
+        if let Some(expires) = self.routes.learn_pmtu(addr, mtu, now) {
+            self.arm_chore(Chore::PathMtu, expires);
         }
     }
 

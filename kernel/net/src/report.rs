@@ -54,6 +54,7 @@ const DROPS: &[(&str, &str, &str)] = &[
     ("TcpExt", "TCPReqQFullDrop", "tcp_syn_queue_full"),
     ("TcpExt", "SyncookiesFailed", "tcp_wrong_cookie"),
     ("TcpExt", "PAWSEstab", "tcp_old_timestamp"),
+    ("TcpExt", "TCPMinTTLDrop", "tcp_came_too_far"),
     ("TcpExt", "RcvPruned", "tcp_pruned"),
     ("TcpExt", "TCPOFODrop", "tcp_out_of_order_full"),
     ("TcpExt", "TCPRcvQDrop", "tcp_receive_queue_full"),

@@ -145,17 +145,40 @@ impl Routes {
             .map(|(mtu, _)| *mtu)
     }
 
-    /// A router said that packets to `addr` may have only `mtu` bytes.
-    pub fn learn_pmtu(&self, addr: IpAddr, mtu: u32, now: u64) {
+    /// A router said that packets to `addr` may have only `mtu` bytes: believed for a while, and never as a reason to
+    /// send more. Returns when it is forgotten.
+    pub fn learn_pmtu(&self, addr: IpAddr, mtu: u32, now: u64) -> Option<u64> {
         let mut known = self.pmtu.write();
+        if known
+            .get(&addr)
+            .is_some_and(|(old, expires)| *old < mtu && *expires > now)
+        {
+            return None;
+        }
         if known.len() >= PMTU_ENTRIES {
             known.retain(|_, (_, expires)| *expires > now);
             if known.len() >= PMTU_ENTRIES {
-                return;
+                return None;
             }
         }
         known.insert(addr, (mtu, now + PMTU_NS));
         drop(known);
         self.changed();
+        Some(now + PMTU_NS)
+    }
+
+    /// Forgets what was learned long ago: who has a connection there tries larger packets again (RFC 8201 §4, RFC 1191
+    /// §6.3). Returns when to look again.
+    pub fn expire_pmtu(&self, now: u64) -> Option<u64> {
+        let mut known = self.pmtu.write();
+        let before = known.len();
+        known.retain(|_, (_, expires)| *expires > now);
+        let next = known.values().map(|(_, expires)| *expires).min();
+        let gone = known.len() < before;
+        drop(known);
+        if gone {
+            self.changed();
+        }
+        next
     }
 }

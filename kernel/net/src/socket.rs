@@ -237,6 +237,22 @@ pub trait Socket: Send + Sync {
     /// `EAGAIN`, `ENOTCONN`, a pending socket error, ...
     fn recv(&self, sink: &mut dyn Sink, flags: MsgFlags) -> Result<RecvMeta>;
 
+    /// Peeks at a datagram from byte `off` of all that is queued: those that end before it are passed over
+    /// (`SO_PEEK_OFF`).
+    ///
+    /// # Errors
+    /// As [`Socket::recv`], and `EAGAIN` when nothing reaches that far; `EOPNOTSUPP` by default.
+    fn peek_from(&self, off: usize, sink: &mut dyn Sink, flags: MsgFlags) -> Result<RecvMeta> {
+        let _ = (off, sink, flags);
+        Err(Errno::EOPNOTSUPP)
+    }
+
+    /// Whether [`Socket::peek_from`] has an answer other than `EAGAIN`.
+    fn can_peek(&self, off: usize) -> bool {
+        let _ = off;
+        true
+    }
+
     /// `shutdown(2)`.
     ///
     /// # Errors

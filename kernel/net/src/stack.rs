@@ -52,9 +52,10 @@ pub(crate) enum Chore {
     Discovery,
     Multicast,
     Dhcp6,
+    PathMtu,
 }
 
-pub(crate) const CHORES: usize = 7;
+pub(crate) const CHORES: usize = 8;
 /// Timer wheels: connections are spread over them.
 pub(crate) const WHEELS: usize = 4;
 

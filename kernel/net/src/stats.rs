@@ -117,7 +117,18 @@ impl Counters {
 }
 
 impl CounterSet {
-    /// The counter of packets with that TOS's or traffic class's ECN codepoint.
+    /// The counter of IPv6 packets with that traffic class's ECN codepoint.
+    #[inline]
+    pub(crate) fn ip6_in_ecn(&self, class: u8) -> &Counter {
+        match class & 3 {
+            0 => &self.ip6_in_no_ect,
+            1 => &self.ip6_in_ect1,
+            2 => &self.ip6_in_ect0,
+            _ => &self.ip6_in_ce,
+        }
+    }
+
+    /// The counter of packets with that TOS's ECN codepoint.
     #[inline]
     pub(crate) fn in_ecn(&self, tos: u8) -> &Counter {
         match tos & 3 {
@@ -204,7 +215,7 @@ counters! {
         dsack_ofo_recv "TCPDSACKOfoRecv", abort_on_data "TCPAbortOnData", abort_on_close "TCPAbortOnClose",
         abort_on_memory "TCPAbortOnMemory", abort_on_timeout "TCPAbortOnTimeout", abort_on_linger "TCPAbortOnLinger",
         abort_failed "TCPAbortFailed", memory_pressures "TCPMemoryPressures", sack_discard "TCPSACKDiscard",
-        spurious_rtos "TCPSpuriousRTOs", deferaccept_drop "TCPDeferAcceptDrop", time_wait_overflow "TCPTimeWaitOverflow",
+        spurious_rtos "TCPSpuriousRTOs", min_ttl_drop "TCPMinTTLDrop", deferaccept_drop "TCPDeferAcceptDrop", time_wait_overflow "TCPTimeWaitOverflow",
         req_q_full_docookies "TCPReqQFullDoCookies", req_q_full_drop "TCPReqQFullDrop", retrans_fail "TCPRetransFail",
         rcv_coalesce "TCPRcvCoalesce", ofo_queue "TCPOFOQueue", ofo_drop "TCPOFODrop", ofo_merge "TCPOFOMerge",
         challenge_ack "TCPChallengeACK", syn_challenge "TCPSYNChallenge", fastopen_active "TCPFastOpenActive",
@@ -230,6 +241,7 @@ counters! {
         ip6_in_addr_errors "Ip6InAddrErrors", ip6_reasm_timeout "Ip6ReasmTimeout", ip6_frag_oks "Ip6FragOKs",
         ip6_frag_fails "Ip6FragFails", ip6_frag_creates "Ip6FragCreates", ip6_in_octets "Ip6InOctets",
         ip6_out_octets "Ip6OutOctets", ip6_in_mcast "Ip6InMcastPkts", ip6_out_mcast "Ip6OutMcastPkts",
+        ip6_in_no_ect "Ip6InNoECTPkts", ip6_in_ect1 "Ip6InECT1Pkts", ip6_in_ect0 "Ip6InECT0Pkts", ip6_in_ce "Ip6InCEPkts",
         icmp6_in_csum_errors "Icmp6InCsumErrors", icmp6_in_msgs "Icmp6InMsgs", icmp6_in_errors "Icmp6InErrors",
         icmp6_out_msgs "Icmp6OutMsgs",
     }

@@ -3,6 +3,7 @@
 
 mod common;
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
@@ -13,9 +14,12 @@ use net::{
     Cidr, Config, Family, Ipv6Config, Kind, MsgFlags, Opt, OptName, SendMeta, Shutdown, Socket,
 };
 
+/// A byte of a stream; urgent ones alone have their top bit set.
 fn byte(seed: u64, at: u64) -> u8 {
-    (at.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as u8 ^ seed as u8 ^ (at >> 8) as u8
+    ((at.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as u8 ^ seed as u8 ^ (at >> 8) as u8) & 0x7f
 }
+
+const URGENT: u8 = 0x80;
 
 /// One direction of a transfer.
 struct Flow {
@@ -26,6 +30,14 @@ struct Flow {
     shut: bool,
     ended: bool,
     no_shutdown: bool,
+    /// How often, in a million writes, one urgent byte is written.
+    urge: u64,
+    /// They stay in the stream.
+    inline: bool,
+    /// Where urgent bytes were written.
+    urgent: BTreeSet<u64>,
+    /// Urgent bytes that the reader asked for and got.
+    apart: u64,
 }
 
 impl Flow {
@@ -38,11 +50,32 @@ impl Flow {
             shut: false,
             ended: false,
             no_shutdown: false,
+            urge: 0,
+            inline: true,
+            urgent: BTreeSet::new(),
+            apart: 0,
         }
     }
 
     fn send(&mut self, socket: &Arc<dyn Socket>, rng: &mut Rng) {
         while self.sent < self.total {
+            // Never the last byte, behind which nothing would tell the reader that it was left out.
+            if self.sent + 1 < self.total && rng.chance(self.urge) {
+                let meta = SendMeta {
+                    flags: MsgFlags::OOB,
+                    ..SendMeta::default()
+                };
+                let source = [byte(self.seed, self.sent) | URGENT];
+                match socket.send(&mut SliceSource::new(&source), &meta) {
+                    Ok(_) => {
+                        self.urgent.insert(self.sent);
+                        self.sent += 1;
+                    }
+                    Err(Errno::EAGAIN) => return,
+                    Err(error) => panic!("urgent: {error:?} after {}", self.sent),
+                }
+                continue;
+            }
             let n = (self.total - self.sent).min(1 + rng.below(40_000));
             let bytes: Vec<u8> = (self.sent..self.sent + n)
                 .map(|i| byte(self.seed, i))
@@ -59,15 +92,44 @@ impl Flow {
         }
     }
 
+    /// Looks for an urgent byte apart from the stream.
+    fn receive_urgent(&mut self, socket: &Arc<dyn Socket>) {
+        let mut sink = VecSink::new(1);
+        match socket.recv(&mut sink, MsgFlags::OOB) {
+            Ok(meta) if meta.len == 1 => {
+                assert!(sink.into_bytes()[0] & URGENT != 0);
+                self.apart += 1;
+            }
+            Ok(_) | Err(Errno::EAGAIN | Errno::EINVAL) => {}
+            Err(error) => panic!("recv urgent: {error:?}"),
+        }
+    }
+
+    /// The next byte of the stream. An urgent one may have been left out of it, but no other, and none comes twice.
+    fn take(&mut self, b: u8) {
+        loop {
+            let urgent = self.urgent.contains(&self.received);
+            let expected = byte(self.seed, self.received) | if urgent { URGENT } else { 0 };
+            self.received += 1;
+            if b == expected {
+                return;
+            }
+            let at = self.received - 1;
+            assert!(urgent && !self.inline, "{b:#x} at {at}, not {expected:#x}");
+        }
+    }
+
     fn receive(&mut self, socket: &Arc<dyn Socket>, rng: &mut Rng) {
         while !self.ended {
+            if self.urge > 0 && rng.chance(200_000) {
+                self.receive_urgent(socket);
+            }
             let mut sink = VecSink::new(1 + rng.below(60_000) as usize);
             match socket.recv(&mut sink, MsgFlags::empty()) {
                 Ok(meta) if meta.len == 0 => self.ended = true,
                 Ok(_) => {
                     for b in sink.into_bytes() {
-                        assert_eq!(b, byte(self.seed, self.received), "at {}", self.received);
-                        self.received += 1;
+                        self.take(b);
                     }
                 }
                 Err(Errno::EAGAIN) => return,
@@ -75,6 +137,7 @@ impl Flow {
             }
         }
         assert_eq!(self.received, self.total);
+        assert!(self.apart <= self.urgent.len() as u64);
     }
 }
 
@@ -223,6 +286,8 @@ struct Talk {
     server: Option<Arc<dyn Socket>>,
     patience: u64,
     flows: [Flow; 2],
+    /// What each end sets as its largest segment, 0 for nothing.
+    maxseg: [u32; 2],
     over: bool,
 }
 
@@ -251,7 +316,24 @@ impl Talk {
             listener
         });
         let client = world.stacks[0].socket(family, Kind::Stream, 0).unwrap();
+        let mut flows = [Flow::new(1, bytes[0]), Flow::new(2, bytes[1])];
+        if rng.chance(200_000) {
+            let often = [20_000, 300_000][rng.below(2) as usize];
+            let inline = rng.chance(500_000);
+            for flow in &mut flows {
+                (flow.urge, flow.inline) = (often, inline);
+            }
+        }
+        let mut maxseg = || match rng.chance(150_000) {
+            true => 88 + rng.below(1400) as u32,
+            false => 0,
+        };
+        let maxseg = [maxseg(), maxseg()];
+        if let Some(listener) = &listener {
+            listener.set_option(Opt::MaxSeg(maxseg[1])).unwrap();
+        }
         Talk {
+            maxseg,
             port,
             v6,
             both_open,
@@ -266,7 +348,7 @@ impl Talk {
             client,
             server: None,
             patience: 0,
-            flows: [Flow::new(1, bytes[0]), Flow::new(2, bytes[1])],
+            flows,
             over: false,
         }
     }
@@ -276,6 +358,7 @@ impl Talk {
         let family = if self.v6 { Family::Inet6 } else { Family::Inet };
         self.client.close();
         self.client = world.stacks[0].socket(family, Kind::Stream, 0).unwrap();
+        self.client.set_option(Opt::MaxSeg(self.maxseg[0])).unwrap();
         self.patience = world.now() + PATIENCE;
         let (here, there) = (address(self.v6, 1), address(self.v6, 2));
         if self.both_open {
@@ -285,6 +368,7 @@ impl Talk {
             // Not the ports of an attempt that may still be in somebody's memory.
             self.port += 100;
             let server = world.stacks[1].socket(family, Kind::Stream, 0).unwrap();
+            server.set_option(Opt::MaxSeg(self.maxseg[1])).unwrap();
             self.client.bind(SocketAddr::new(here, self.port)).unwrap();
             server.bind(SocketAddr::new(there, self.port)).unwrap();
             let to = Some(SocketAddr::new(here, self.port));
@@ -329,6 +413,10 @@ impl Talk {
             *connected = self.ready(world);
             if !*connected {
                 return;
+            }
+            for end in [&self.client, self.server.as_ref().unwrap()] {
+                let inline = self.flows[0].inline && self.flows[0].urge > 0;
+                end.set_option(Opt::OobInline(inline)).unwrap();
             }
         }
         let (client, server) = (self.client.clone(), self.server.clone().unwrap());
@@ -398,6 +486,10 @@ fn run_seed(seed: u64) {
             (mtu, rng.chance(700_000)),
         )
     });
+    // And perhaps wide again.
+    let mut wide = rng
+        .chance(100_000)
+        .then(|| world.now() + rng.below(700 * SECOND));
     let limit = world.now() + 20_000 * SECOND;
     while !talks.is_empty() {
         for (talk, connected) in &mut talks {
@@ -407,7 +499,19 @@ fn run_seed(seed: u64) {
         if let Some((_, mtu)) = narrow.take_if(|(at, _)| *at <= world.now()) {
             world.path_mtu = Some(mtu);
         }
-        let mut until = narrow.map_or(limit, |(at, _)| at);
+        if wide.take_if(|at| *at <= world.now()).is_some() {
+            world.path_mtu = None;
+        }
+        // A program changes its mind about the size of its segments.
+        if rng.chance(2000)
+            && let Some((talk, true)) = talks.first()
+        {
+            let to = Opt::MaxSeg(88 + rng.below(1400) as u32);
+            talk.client.set_option(to).unwrap();
+        }
+        let mut until = narrow
+            .map_or(limit, |(at, _)| at)
+            .min(wide.unwrap_or(limit));
         for (talk, _) in &talks {
             for at in [talk.wake, talk.patience + 1] {
                 if at > world.now() {

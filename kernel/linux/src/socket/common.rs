@@ -47,6 +47,7 @@ struct Kindred {
     inet: bool,
     unix: bool,
     stream: bool,
+    udp: bool,
 }
 
 impl Kindred {
@@ -55,6 +56,7 @@ impl Kindred {
             inet: matches!(ops.family(), AF_INET | AF_INET6),
             unix: ops.family() == AF_UNIX,
             stream: ops.kind().is_stream(),
+            udp: matches!(ops.family(), AF_INET | AF_INET6) && ops.protocol() == 17,
         }
     }
 
@@ -318,7 +320,7 @@ impl Common {
                 self.kept.lock().receive_low = low;
                 Ok(())
             }
-            SO_PEEK_OFF if !kind.stream => Err(Errno::EOPNOTSUPP),
+            SO_PEEK_OFF if !kind.stream && !kind.unix && !kind.udp => Err(Errno::EOPNOTSUPP),
             SO_RESERVE_MEM if number >= 0 => Err(Errno::EOPNOTSUPP),
             SO_TXREHASH if !kind.tcp() => Err(Errno::EOPNOTSUPP),
             SO_BINDTOIFINDEX if number >= 0 && kind.inet => ops.set_option(SOL_SOCKET, name, value),

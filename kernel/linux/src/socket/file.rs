@@ -13,7 +13,7 @@ use sched::poll::{Events, Pollee};
 use super::addr::{AF_INET, AF_INET6, AF_UNIX, Address};
 use super::common::{Common, Stamps};
 use super::completion::{Completions, Skip};
-use super::ops::{Received, SendMsg, SocketOps};
+use super::ops::{Control, Received, SendMsg, SocketOps};
 use super::option::{self as so, SOL_SOCKET};
 use crate::files::anon::{AnonInode, Home};
 use crate::files::blocking::{any, wait};
@@ -219,6 +219,12 @@ impl SocketFile {
         {
             return self.peek_from(off, sink, flags, nonblock);
         }
+        if !is_stream
+            && flags.contains(MsgFlags::PEEK)
+            && let Some(off) = self.common.peek_off()
+        {
+            return self.peek_message(off, sink, flags, nonblock);
+        }
         let enough = match (is_stream, flags.contains(MsgFlags::WAITALL)) {
             (true, _) if flags.contains(MsgFlags::PEEK) => 1,
             (true, true) => usize::MAX,
@@ -226,10 +232,48 @@ impl SocketFile {
             (false, _) => 1,
         };
         let received = self.receive(sink, flags, nonblock, enough)?;
-        if is_stream {
-            self.common.taken(received.len);
+        if is_stream || !flags.contains(MsgFlags::PEEK) {
+            // Of a UNIX message all of it is gone, of a datagram of UDP counts what the call tells.
+            let whole =
+                !is_stream && (self.ops.family() == AF_UNIX || flags.contains(MsgFlags::TRUNC));
+            let len = if whole {
+                received.full_len
+            } else {
+                received.len
+            };
+            self.common.taken(len);
         }
         Ok(received)
+    }
+
+    /// Peeks at the message in which byte `off` of what is queued lies, from there on (`SO_PEEK_OFF`).
+    fn peek_message(
+        &self,
+        off: usize,
+        sink: &mut dyn Sink,
+        flags: MsgFlags,
+        nonblock: bool,
+    ) -> Result<Received> {
+        let nonblock = nonblock || flags.contains(MsgFlags::DONTWAIT);
+        let deadline = self.common.receive_deadline();
+        loop {
+            match self.ops.peek_message(off, sink, flags) {
+                Ok(received) => {
+                    let whole = flags.contains(MsgFlags::TRUNC) && self.ops.family() != AF_UNIX;
+                    let len = if whole {
+                        received.full_len
+                    } else {
+                        received.len
+                    };
+                    self.common.peeked(len);
+                    return Ok(received);
+                }
+                Err(Errno::EAGAIN) if !nonblock => {}
+                Err(error) => return Err(error),
+            }
+            wait(self.ops.pollee(), deadline, || self.ops.can_peek(off))
+                .map_err(|error| interrupted(error, deadline))?;
+        }
     }
 
     /// Peeks from byte `off` of what is queued (`SO_PEEK_OFF`).
@@ -289,6 +333,12 @@ impl SocketFile {
                         Some(mut sum) => {
                             sum.len += part.len;
                             sum.full_len += part.full_len;
+                            // When the last of the data arrived, not each part of it.
+                            let told =
+                                |c: &Control| matches!(c, Control::Net(net::Control::Timestamp(_)));
+                            if part.control.iter().any(told) {
+                                sum.control.retain(|c| !told(c));
+                            }
                             sum.control.extend(part.control);
                             sum
                         }

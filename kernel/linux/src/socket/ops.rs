@@ -180,6 +180,22 @@ pub trait SocketOps: Send + Sync {
     /// As `recv(2)`.
     fn recv(&self, sink: &mut dyn Sink, flags: MsgFlags) -> Result<Received>;
 
+    /// Peeks at a message from byte `off` of all that is queued: those that end before it are passed over
+    /// (`SO_PEEK_OFF`).
+    ///
+    /// # Errors
+    /// As [`SocketOps::recv`], and `EAGAIN` when nothing reaches that far; `EOPNOTSUPP` by default.
+    fn peek_message(&self, off: usize, sink: &mut dyn Sink, flags: MsgFlags) -> Result<Received> {
+        let _ = (off, sink, flags);
+        Err(Errno::EOPNOTSUPP)
+    }
+
+    /// Whether [`SocketOps::peek_message`] has an answer other than `EAGAIN`.
+    fn can_peek(&self, off: usize) -> bool {
+        let _ = off;
+        true
+    }
+
     /// `shutdown(2)`.
     ///
     /// # Errors

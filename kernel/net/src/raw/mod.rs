@@ -66,8 +66,6 @@ struct RawOpts {
     timestamp: bool,
     rcvbuf: usize,
     sndbuf: usize,
-    priority: u32,
-    mark: u32,
     device: u32,
     tos: u8,
     tclass: u8,
@@ -212,8 +210,6 @@ impl RawSocket {
             timestamp: false,
             rcvbuf: limits.rmem_default,
             sndbuf: limits.rmem_default,
-            priority: 0,
-            mark: 0,
             device: 0,
             tos: 0,
             tclass: 0,
@@ -494,7 +490,7 @@ pub(crate) fn icmp_error(
     now: u64,
 ) {
     if let (Some(mtu), false) = (error.mtu, matches!(protocol, proto::TCP | proto::UDP)) {
-        stack.routes.learn_pmtu(remote, mtu, now);
+        stack.learn_pmtu(remote, mtu, now);
     }
     let echo = matches!(
         (protocol, l4.first()),

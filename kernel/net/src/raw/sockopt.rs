@@ -61,8 +61,6 @@ impl RawSocket {
                 opts.sndbuf = ((n as usize).min(limits.wmem_max) * 2).max(MIN_BUF * 2);
             }
             Opt::SndBufForce(n) => opts.sndbuf = (n as usize * 2).max(MIN_BUF * 2),
-            Opt::Priority(n) => opts.priority = n,
-            Opt::Mark(n) => opts.mark = n,
             Opt::BindToDevice(index) => opts.device = index,
             Opt::Tos(tos) => opts.tos = tos,
             Opt::Ttl(0) => return Err(Errno::EINVAL),
@@ -129,8 +127,6 @@ impl RawSocket {
             OptName::RcvBuf => Opt::RcvBuf(opts.rcvbuf as u32),
             OptName::SndBuf => Opt::SndBuf(opts.sndbuf as u32),
             OptName::RcvLowat => Opt::RcvLowat(1),
-            OptName::Priority => Opt::Priority(opts.priority),
-            OptName::Mark => Opt::Mark(opts.mark),
             OptName::BindToDevice => Opt::BindToDevice(opts.device),
             OptName::Timestamp => Opt::Timestamp(opts.timestamp),
             OptName::AcceptConn => Opt::AcceptConn(false),

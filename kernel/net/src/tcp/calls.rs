@@ -13,7 +13,7 @@ use super::tcb::State;
 use super::urgent::Gate;
 use crate::option::{Opt, OptName};
 use crate::poll::{Events, Pollee};
-use crate::socket::{Family, Kind, MsgFlags, RecvMeta, SendMeta, Shutdown, Socket};
+use crate::socket::{Control, Family, Kind, MsgFlags, RecvMeta, SendMeta, Shutdown, Socket};
 
 impl Socket for TcpSocket {
     fn family(&self) -> Family {
@@ -241,6 +241,7 @@ impl Socket for TcpSocket {
         let discard = flags.contains(MsgFlags::TRUNC);
         let mut done = 0;
         let mut limit = sink.remaining();
+        let mut arrived = None;
         let outcome = {
             let _receiver = self.recv_lock.lock();
             loop {
@@ -307,7 +308,12 @@ impl Socket for TcpSocket {
                 limit -= copied;
                 let more = self.with_tcb(now, |tcb| {
                     tcb.recvq.untake(parts);
+                    if tcb.opts.timestamp && copied > 0 {
+                        let last = if peek { (skipped + copied) as isize } else { 0 };
+                        arrived = tcb.recvq.arrived(last - 1);
+                    }
                     if !peek {
+                        tcb.recvq.forget_times();
                         tcb.on_read(&self.stack, copied + skipped, now);
                         if tcb.ack_now && tcb.state != State::Closed {
                             tcb.output(&self.stack, now);
@@ -343,6 +349,7 @@ impl Socket for TcpSocket {
         Ok(RecvMeta {
             len: done,
             full_len: done,
+            control: arrived.map(Control::Timestamp).into_iter().collect(),
             ..RecvMeta::default()
         })
     }

@@ -76,7 +76,7 @@ impl Tcb {
                 }
                 let had_gap = self.recvq.beyond() > 0;
                 self.bytes_received += u64::from(len);
-                self.recvq.push(core::mem::take(payload));
+                self.recvq.push(core::mem::take(payload), now);
                 self.rcv_nxt = start.wrapping_add(len);
                 if had_gap {
                     let before = self.rcv_nxt;
@@ -103,7 +103,7 @@ impl Tcb {
             counters.ofo_queue.bump();
             self.ooo_packets += 1;
             if let Beyond::Duplicate(left, right) =
-                self.recvq.insert(start, core::mem::take(payload))
+                self.recvq.insert(start, core::mem::take(payload), now)
                 && self.sack_ok
             {
                 self.dsack = Some((left, right));

@@ -173,13 +173,12 @@ impl Tcb {
         self.start_congestion();
         self.early = Some(early);
         if syn.len > 0 {
-            self.recvq.push(payload);
+            self.recvq.push(payload, now);
             self.rcv_nxt = self.rcv_nxt.wrapping_add(syn.len);
             self.bytes_received += u64::from(syn.len);
             self.data_segs_in += 1;
             self.syn_data = true;
         }
-        self.segs_in += 1;
         self.send_syn(stack, now);
         self.stalled_since = now;
         self.arm_rto(now);

@@ -32,6 +32,8 @@ pub(crate) struct Segment {
     pub urgent: u16,
     /// The IP header's ECN bits.
     pub ecn: u8,
+    /// The IP header's TTL or hop limit.
+    pub ttl: u8,
     /// Bytes of data.
     pub len: u32,
     /// Bytes of header and options.

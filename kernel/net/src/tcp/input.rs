@@ -47,6 +47,7 @@ pub(crate) fn input(stack: &Stack, meta: &IpMeta, mut packet: InPacket, now: u64
         }
     }
     segment.ecn = meta.tos & super::ecn::ip::MASK;
+    segment.ttl = meta.ttl;
     let merged = packet.gso.map(|gso| gso.segment_size);
     let payload = packet.into_payload(meta.l4 + segment.header_len);
     let key = FlowKey {
@@ -143,7 +144,16 @@ impl Tcb {
         merged: Option<u16>,
         now: u64,
     ) {
-        self.segs_in += 1;
+        if self.opts.too_far(self.key.remote.is_ipv4(), segment.ttl) {
+            stack.counters().min_ttl_drop.bump();
+            return;
+        }
+        // What the card merged counts as what it was.
+        let segments = match merged.map(u32::from) {
+            Some(unit) if unit > 0 && segment.len > unit => segment.len.div_ceil(unit),
+            _ => 1,
+        };
+        self.segs_in = self.segs_in.wrapping_add(segments);
         match self.state {
             State::Closed | State::TimeWait => return,
             State::SynSent => self.in_syn_sent(stack, segment, now),
@@ -423,7 +433,14 @@ impl Tcb {
                 self.finish(stack, None);
                 return;
             }
-            self.data_segs_in += 1;
+            let unit = u32::from(merged.unwrap_or(0));
+            let segments = if unit > 0 && segment.len > unit {
+                segment.len.div_ceil(unit)
+            } else {
+                1
+            };
+            self.data_segs_in = self.data_segs_in.wrapping_add(segments);
+            self.last_data = now;
         }
         if (segment.has(URG) || self.has_mark()) && data_wanted {
             self.on_urgent(segment, &payload);
@@ -571,8 +588,8 @@ impl Tcb {
             return;
         }
         if let Some(mtu) = error.mtu {
-            if mtu < self.dst.mtu && self.opts.df() {
-                stack.routes.learn_pmtu(self.key.remote, mtu, now);
+            if mtu < self.dst.mtu.min(self.mtu_cap) && self.opts.df() {
+                stack.learn_pmtu(self.key.remote, mtu, now);
                 self.dst.mtu = mtu;
                 self.update_mss();
                 self.resend_smaller(stack, now);

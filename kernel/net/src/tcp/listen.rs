@@ -285,6 +285,11 @@ pub(crate) fn syn_input(
     if segment.has(RST) {
         return;
     }
+    let too_far = |opts: &TcpOpts| opts.too_far(key.remote.is_ipv4(), segment.ttl);
+    if too_far(&listener.opts.lock()) {
+        stack.counters().min_ttl_drop.bump();
+        return;
+    }
     if segment.has(ACK) {
         if segment.has(SYN) || !accept_cookie(stack, meta, key, &listener, segment, payload, now) {
             refuse(stack, meta, segment, now);

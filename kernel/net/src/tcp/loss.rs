@@ -3,7 +3,7 @@
 //! reduction (RFC 6937), the timeout, and undoing both when they were for nothing (RFC 3522).
 
 use super::header::Segment;
-use super::tcb::{Ca, Rtx, Sent, Tcb};
+use super::tcb::{Ca, MAX_REORDERING, Rtx, Sent, Tcb};
 use crate::seq;
 use crate::stack::Stack;
 
@@ -55,6 +55,7 @@ impl Tcb {
         }
         let delivered = brought.delivered.div_ceil(self.mss);
         self.delivered = self.delivered.wrapping_add(delivered);
+        self.rate.on_ack(ack, brought.delivered, self.rtt.min, now);
         let congested = self.ecn_echoed(segment);
         if congested {
             self.delivered_ce = self.delivered_ce.wrapping_add(delivered);
@@ -154,9 +155,8 @@ impl Tcb {
                 }
                 if !sent.is(Sent::EVER_RETRANS) {
                     brought.rtt = Some(now.saturating_sub(sent.at));
-                    // Delivered after later ones were: the path reorders.
                     if self.rack.valid && seq::lt(sent.end, self.rack.end) && self.sacked > 0 {
-                        self.note_reordering();
+                        self.note_reordering(sent.seq);
                     }
                 }
                 self.rack_update(sent, now);
@@ -167,11 +167,12 @@ impl Tcb {
         }
     }
 
-    fn note_reordering(&mut self) {
-        if !self.rack.reordering {
-            self.rack.reordering = true;
-            self.reord_seen += 1;
-        }
+    /// What starts at `late` came after later ones: the path reorders.
+    fn note_reordering(&mut self, late: u32) {
+        let ahead = self.rack.end.wrapping_sub(late).div_ceil(self.mss);
+        self.reach = self.reach.max(ahead.min(MAX_REORDERING));
+        self.rack.reordering = true;
+        self.reord_seen = self.reord_seen.wrapping_add(1);
     }
 
     /// Reads the SACK blocks.
@@ -239,7 +240,7 @@ impl Tcb {
             if !sent.is(Sent::EVER_RETRANS) {
                 brought.rtt = Some(now.saturating_sub(sent.at));
                 if self.rack.valid && seq::lt(sent.end, self.rack.end) {
-                    self.note_reordering();
+                    self.note_reordering(sent.seq);
                 }
             }
             self.rack_update(sent, now);

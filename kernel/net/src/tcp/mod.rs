@@ -12,6 +12,7 @@ pub mod info;
 pub(crate) mod input;
 pub(crate) mod listen;
 mod loss;
+mod measure;
 mod opts;
 pub(crate) mod output;
 pub(crate) mod recvq;

@@ -13,7 +13,6 @@ pub(crate) struct TcpOpts {
     pub broadcast: bool,
     pub dont_route: bool,
     pub timestamp: bool,
-    pub zero_copy: bool,
     pub keepalive: bool,
     pub keep_idle_s: u32,
     pub keep_intvl_s: u32,
@@ -40,17 +39,16 @@ pub(crate) struct TcpOpts {
     pub tos: u8,
     pub tclass: u8,
     pub ttl: u8,
+    pub min_ttl: u8,
+    pub min_hops: u8,
     pub hops: Option<u8>,
     pub mtu_discover: MtuDiscover,
     pub mtu_discover6: MtuDiscover,
     pub v6only: bool,
     pub device: u32,
-    pub priority: u32,
-    pub mark: u32,
     pub free_bind: bool,
     pub transparent: bool,
     pub bind_no_port: bool,
-    pub busy_poll: u32,
     pub pacing: u64,
 }
 
@@ -63,7 +61,6 @@ impl TcpOpts {
             broadcast: false,
             dont_route: false,
             timestamp: false,
-            zero_copy: false,
             keepalive: false,
             keep_idle_s,
             keep_intvl_s,
@@ -89,19 +86,24 @@ impl TcpOpts {
             tos: 0,
             tclass: 0,
             ttl: crate::ip::DEFAULT_TTL,
+            min_ttl: 0,
+            min_hops: 0,
             hops: None,
             mtu_discover: MtuDiscover::Want,
             mtu_discover6: MtuDiscover::Want,
             v6only: false,
             device: 0,
-            priority: 0,
-            mark: 0,
             free_bind: false,
             transparent: false,
             bind_no_port: false,
-            busy_poll: 0,
             pacing: u64::MAX,
         }
+    }
+
+    /// Whether a segment came too far (`IP_MINTTL`, `IPV6_MINHOPCOUNT`).
+    #[inline]
+    pub fn too_far(&self, ipv4: bool, ttl: u8) -> bool {
+        ttl < if ipv4 { self.min_ttl } else { self.min_hops }
     }
 
     /// The don't-fragment bit of what is sent.

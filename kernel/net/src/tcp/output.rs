@@ -31,6 +31,7 @@ impl Tcb {
                 self.retransmit_lost(stack, now);
             }
             self.send_new(stack, now, false);
+            self.keep_time(now);
         }
         if self.ack_now && !matches!(self.state, State::Closed | State::SynSent) {
             self.send_ack(stack, now);
@@ -115,8 +116,9 @@ impl Tcb {
             self.split(index, done);
         }
         let first = self.retrans_ts.is_none();
+        let mut len = 0;
         if let Some(entry) = self.sent.get_mut(index) {
-            let len = entry.len();
+            len = entry.len();
             entry.flags |= Sent::EVER_RETRANS;
             if !probe {
                 if !entry.is(Sent::RETRANS) {
@@ -134,8 +136,9 @@ impl Tcb {
         if let Some(undo) = &mut self.undo_retrans {
             *undo += 1;
         }
-        self.total_retrans += 1;
-        stack.counters().tcp_retrans_segs.bump();
+        let segments = len.div_ceil(self.mss).max(1);
+        self.total_retrans = self.total_retrans.wrapping_add(segments);
+        stack.counters().tcp_retrans_segs.add(u64::from(segments));
         if !probe && index == 0 {
             // The timeout is the first segment's.
             self.rto_from = now;
@@ -273,6 +276,7 @@ impl Tcb {
             if sent < mss {
                 self.snd_small = end;
             }
+            self.rate.on_send(end, self.sent.is_empty(), now);
             self.note_sent(start, end, now);
             self.bytes_sent += u64::from(sent);
             self.prr_out = self.prr_out.saturating_add(sent);
@@ -479,7 +483,6 @@ impl Tcb {
                     emit.flags = flags;
                 }
             }
-            self.data_segs_out += 1;
         }
         if let Some(pointer) = urgent {
             emit.flags |= URG;
@@ -513,11 +516,16 @@ impl Tcb {
         self.delack_at = u64::MAX;
         self.dsack = None;
         self.last_ack_sent = self.rcv_nxt;
-        self.segs_out += 1;
+        // What the card cuts counts as what it becomes.
+        let segments = if sent > mss { sent.div_ceil(mss) } else { 1 };
+        self.segs_out = self.segs_out.wrapping_add(segments);
+        if sent > 0 {
+            self.data_segs_out = self.data_segs_out.wrapping_add(segments);
+        }
         if sent > 0 || flags & FIN != 0 {
             self.last_sent = now;
         }
-        stack.counters().tcp_out_segs.bump();
+        stack.counters().tcp_out_segs.add(u64::from(segments));
         stack.output(&self.dst, packet, now);
         sent
     }

@@ -1,6 +1,7 @@
 //! The bytes a connection has received: those in order, which the program may read, and those beyond a
 //! gap. Payload stays in the memory it arrived in until it is read, unless that wastes too much.
 
+use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
@@ -23,6 +24,20 @@ struct Run {
     seq: u32,
     end: u32,
     data: Payload,
+    /// When the last of it arrived.
+    at: u64,
+}
+
+/// More arrival times than this are not kept apart: neighbours share the later one.
+const STAMPS: usize = 1024;
+
+/// When the bytes that wait to be read arrived (`SO_TIMESTAMP`).
+#[derive(Default)]
+struct Stamps {
+    /// Bytes ever queued.
+    queued: u64,
+    /// Ends in that count, and when what lies before them arrived.
+    ends: VecDeque<(u64, u64)>,
 }
 
 #[derive(Default)]
@@ -37,6 +52,8 @@ pub(crate) struct RecvQueue {
     /// Ranges told to the peer, newest first (RFC 2018 §4).
     recent: [(u32, u32); 4],
     recent_count: usize,
+    /// Kept only for a socket that asked for it.
+    stamps: Option<Box<Stamps>>,
 }
 
 /// What became of a payload beyond a gap.
@@ -63,10 +80,51 @@ impl RecvQueue {
         self.footprint
     }
 
-    /// Appends the next bytes in order.
-    pub fn push(&mut self, payload: Payload) {
+    /// Appends the next bytes in order, which arrived `at`.
+    pub fn push(&mut self, payload: Payload, at: u64) {
+        let before = self.ready_len;
         for part in payload {
             self.push_part(part);
+        }
+        if let Some(stamps) = &mut self.stamps {
+            stamps.queued += (self.ready_len - before) as u64;
+            let full = stamps.ends.len() >= STAMPS;
+            match stamps.ends.back_mut() {
+                Some(last) if full || last.1 == at => *last = (stamps.queued, at.max(last.1)),
+                _ => stamps.ends.push_back((stamps.queued, at)),
+            }
+        }
+    }
+
+    /// From now on the times of arrival are kept, or no more.
+    pub fn keep_times(&mut self, on: bool) {
+        if !on {
+            self.stamps = None;
+        } else if self.stamps.is_none() {
+            self.stamps = Some(Box::new(Stamps {
+                queued: self.ready_len as u64,
+                ends: VecDeque::new(),
+            }));
+        }
+    }
+
+    /// When the byte `offset` behind the first that waits arrived; negative for those just read. `None` when times are
+    /// not kept, or were not when it came.
+    pub fn arrived(&self, offset: isize) -> Option<u64> {
+        let stamps = self.stamps.as_ref()?;
+        let front = stamps.queued.checked_sub(self.ready_len as u64)?;
+        let byte = front.checked_add_signed(offset as i64)?;
+        let at = stamps.ends.partition_point(|(end, _)| *end <= byte);
+        stamps.ends.get(at).map(|(_, at)| *at)
+    }
+
+    /// Forgets when what was read arrived.
+    pub fn forget_times(&mut self) {
+        if let Some(stamps) = &mut self.stamps {
+            let front = stamps.queued.saturating_sub(self.ready_len as u64);
+            while stamps.ends.front().is_some_and(|(end, _)| *end <= front) {
+                stamps.ends.pop_front();
+            }
         }
     }
 
@@ -102,7 +160,7 @@ impl RecvQueue {
     }
 
     /// Keeps a payload that starts at `seq`, beyond a gap.
-    pub fn insert(&mut self, mut start: u32, mut payload: Payload) -> Beyond {
+    pub fn insert(&mut self, mut start: u32, mut payload: Payload, now: u64) -> Beyond {
         if self.runs.len() >= RUNS && self.runs_len / self.runs.len() < SLIVER {
             // The peer still has all of it.
             self.prune();
@@ -136,7 +194,7 @@ impl RecvQueue {
                     payload_truncate(&mut front, hole);
                     payload_advance(&mut payload, hole);
                     let next = run.seq;
-                    self.put_run(at, start, front);
+                    self.put_run(at, start, front, now);
                     kept = true;
                     at += 1;
                     start = next;
@@ -145,7 +203,7 @@ impl RecvQueue {
                 _ => {
                     let len = payload_len(&payload) as u32;
                     end = start.wrapping_add(len);
-                    self.put_run(at, start, core::mem::take(&mut payload));
+                    self.put_run(at, start, core::mem::take(&mut payload), now);
                     kept = true;
                     start = end;
                 }
@@ -159,7 +217,7 @@ impl RecvQueue {
         }
     }
 
-    fn put_run(&mut self, at: usize, start: u32, mut data: Payload) {
+    fn put_run(&mut self, at: usize, start: u32, mut data: Payload, now: u64) {
         let len = payload_len(&data);
         let cost = payload_footprint(&data);
         let waste = (self.footprint + cost).saturating_sub(self.ready_len + self.runs_len + len);
@@ -179,6 +237,7 @@ impl RecvQueue {
                 seq: start,
                 end: start.wrapping_add(len as u32),
                 data,
+                at: now,
             },
         );
     }
@@ -235,7 +294,7 @@ impl RecvQueue {
             if seq::gt(run.end, next) {
                 payload_advance(&mut run.data, next.wrapping_sub(run.seq) as usize);
                 next = run.end;
-                self.push(run.data);
+                self.push(run.data, run.at);
             }
         }
         let mut count = 0;
@@ -296,7 +355,9 @@ impl RecvQueue {
 
     /// Drops everything.
     pub fn clear(&mut self) {
+        let times = self.stamps.is_some();
         *self = RecvQueue::default();
+        self.keep_times(times);
     }
 
     /// An idle connection keeps no memory for its queue.
@@ -316,6 +377,38 @@ mod tests {
         let mut p = Payload::new();
         p.push(RxData::Buffer(RxBuffer::copy_of(bytes)));
         p
+    }
+
+    #[test]
+    fn the_time_of_each_byte_is_known() {
+        let mut queue = RecvQueue::default();
+        queue.push(payload(b"old"), 5);
+        assert_eq!(queue.arrived(0), None, "nobody asked");
+        queue.keep_times(true);
+        assert_eq!(queue.arrived(2), None, "it came before");
+        queue.push(payload(b"abc"), 10);
+        queue.insert(20, payload(b"ef"), 15);
+        queue.push(payload(b"d"), 20);
+        queue.absorb(20);
+        let times: Vec<_> = (3..9).map(|i| queue.arrived(i)).collect();
+        assert_eq!(times, [10, 10, 10, 20, 15, 15].map(Some));
+        assert_eq!(queue.arrived(9), None);
+        let mut taken = queue.take(4);
+        assert_eq!(payload_len(&taken), 3);
+        taken.clear();
+        queue.untake(taken);
+        assert_eq!((queue.arrived(-1), queue.arrived(0)), (Some(10), Some(10)));
+        queue.take(3);
+        queue.forget_times();
+        assert_eq!(queue.arrived(0), Some(20));
+        // However many there are, memory for them has a bound, and the last is true.
+        for i in 0..5000 {
+            queue.push(payload(b"x"), 100 + i);
+        }
+        assert!(queue.stamps.as_ref().unwrap().ends.len() <= STAMPS);
+        assert_eq!(queue.arrived(queue.len() as isize - 1), Some(5099));
+        queue.keep_times(false);
+        assert_eq!(queue.arrived(0), None);
     }
 
     #[test]
@@ -339,11 +432,11 @@ mod tests {
                 let end = (start + 1 + rand(300)).min(stream.len());
                 let seq = base.wrapping_add(start as u32);
                 if start == next {
-                    queue.push(payload(&stream[start..end]));
+                    queue.push(payload(&stream[start..end]), next as u64);
                     let absorbed = queue.absorb(base.wrapping_add(end as u32));
                     next = absorbed.wrapping_sub(base) as usize;
                 } else {
-                    queue.insert(seq, payload(&stream[start..end]));
+                    queue.insert(seq, payload(&stream[start..end]), next as u64);
                 }
                 for pair in queue.runs.iter().collect::<Vec<_>>().windows(2) {
                     assert!(seq::le(pair[0].end, pair[1].seq));

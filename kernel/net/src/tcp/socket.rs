@@ -140,6 +140,8 @@ impl TcpSocket {
         }
         tcb.enter_established(stack, now);
         tcb.effects = super::tcb::Effects::default();
+        // The SYN.
+        tcb.segs_in = 1;
         let binding = Binding {
             addr: Some(seed.key.local),
             ..seed.listener.binding

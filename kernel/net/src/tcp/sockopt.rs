@@ -60,7 +60,6 @@ impl TcpSocket {
                 Opt::Broadcast(on) => opts.broadcast = on,
                 Opt::DontRoute(on) => opts.dont_route = on,
                 Opt::Timestamp(on) => opts.timestamp = on,
-                Opt::ZeroCopy(on) => opts.zero_copy = on,
                 Opt::OobInline(on) => opts.oob_inline = on,
                 Opt::Linger(linger) => opts.linger = linger,
                 Opt::RcvBuf(n) => {
@@ -72,15 +71,12 @@ impl TcpSocket {
                 }
                 Opt::SndBufForce(n) => opts.sndbuf = (n as usize * 2).max(MIN_SNDBUF),
                 Opt::RcvLowat(n) => opts.rcv_lowat = n.max(1),
-                Opt::Priority(n) => opts.priority = n,
-                Opt::Mark(n) => opts.mark = n,
                 Opt::BindToDevice(index) => {
                     if index != 0 && stack.interface(index).is_none() {
                         return Err(Errno::ENODEV);
                     }
                     opts.device = index;
                 }
-                Opt::BusyPoll(n) => opts.busy_poll = n,
                 Opt::MaxPacingRate(_) => return Err(Errno::EOPNOTSUPP),
                 Opt::KeepAlive(on) => {
                     opts.keepalive = on;
@@ -118,6 +114,8 @@ impl TcpSocket {
                 Opt::Tos(tos) => opts.tos = tos & !3,
                 Opt::Ttl(0) => return Err(Errno::EINVAL),
                 Opt::Ttl(ttl) => opts.ttl = ttl,
+                Opt::MinTtl(ttl) => opts.min_ttl = ttl,
+                Opt::MinHops(hops) if ipv6 => opts.min_hops = hops,
                 Opt::MtuDiscover(how) => opts.mtu_discover = how,
                 Opt::FreeBind(on) => opts.free_bind = on,
                 Opt::Transparent(on) => opts.transparent = on,
@@ -192,14 +190,10 @@ impl TcpSocket {
                 n => n as u32,
             }),
             OptName::RcvLowat => Opt::RcvLowat(opts.rcv_lowat),
-            OptName::Priority => Opt::Priority(opts.priority),
-            OptName::Mark => Opt::Mark(opts.mark),
             OptName::BindToDevice => Opt::BindToDevice(opts.device),
             OptName::Timestamp => Opt::Timestamp(opts.timestamp),
             OptName::AcceptConn => Opt::AcceptConn(listening),
             OptName::IncomingCpu => Opt::IncomingCpu(crate::sync::cpu_id() as u32),
-            OptName::ZeroCopy => Opt::ZeroCopy(opts.zero_copy),
-            OptName::BusyPoll => Opt::BusyPoll(opts.busy_poll),
             OptName::MaxPacingRate => Opt::MaxPacingRate(opts.pacing),
             OptName::NoDelay => Opt::NoDelay(opts.nodelay),
             OptName::Cork => Opt::Cork(opts.cork),
@@ -226,7 +220,7 @@ impl TcpSocket {
             OptName::FastOpenConnect => Opt::FastOpenConnect(opts.fast_open_connect),
             OptName::NotSentLowat => Opt::NotSentLowat(opts.notsent_lowat),
             OptName::Info => Opt::Info(Box::new(match &inner.phase {
-                Phase::Conn(tcb) => tcb.info(stack, now),
+                Phase::Conn(tcb) => tcb.info(now),
                 Phase::Listening(listener) => TcpInfo {
                     state: 10,
                     unacked: listener.ready() as u32,
@@ -240,6 +234,8 @@ impl TcpSocket {
             })),
             OptName::Tos => Opt::Tos(opts.tos),
             OptName::Ttl => Opt::Ttl(opts.ttl),
+            OptName::MinTtl => Opt::MinTtl(opts.min_ttl),
+            OptName::MinHops => Opt::MinHops(opts.min_hops),
             OptName::MtuDiscover => Opt::MtuDiscover(opts.mtu_discover),
             OptName::Mtu => Opt::Mtu(mtu.ok_or(Errno::ENOTCONN)?),
             OptName::Mtu6 => Opt::Mtu6(mtu.ok_or(Errno::ENOTCONN)?),
@@ -275,6 +271,7 @@ impl Tcb {
             Opt::RcvBuf(_) | Opt::RcvBufForce(_) => self.rcv_limit = (self.opts.rcvbuf / 2) as u32,
             Opt::SndBuf(_) | Opt::SndBufForce(_) => self.sndbuf = self.opts.sndbuf,
             Opt::Congestion(kind) => self.cc.kind = *kind,
+            Opt::Timestamp(on) => self.recvq.keep_times(*on),
             Opt::MaxSeg(_) => self.update_mss(),
             // Both push out what was held back (tcp(7)).
             Opt::NoDelay(true) | Opt::Cork(false) => {
@@ -291,81 +288,6 @@ impl Tcb {
                 }
             }
             _ => {}
-        }
-    }
-
-    /// `TCP_INFO`.
-    pub fn info(&self, stack: &crate::stack::Stack, now: u64) -> TcpInfo {
-        let us = |ns: u64| (ns / 1000).min(u64::from(u32::MAX)) as u32;
-        let ms_since = |at: u64| (now.saturating_sub(at) / 1_000_000) as u32;
-        let mss = self.mss.max(1);
-        let options = u8::from(self.ts_ok)
-            | u8::from(self.sack_ok) << 1
-            | u8::from(self.wscale_ok) << 2
-            | u8::from(self.ecn.ok) << 3
-            | u8::from(self.ecn.seen) << 4
-            | u8::from(self.syn_data) << 5;
-        TcpInfo {
-            // As on Linux: what is left in TIME-WAIT is not the socket.
-            state: match self.state {
-                State::TimeWait => State::Closed,
-                state => state,
-            } as u8,
-            ca_state: self.ca as u8,
-            retransmits: self.retransmits.min(255) as u8,
-            probes: self.keep_probes.min(255) as u8,
-            backoff: self.rtt.backoff.min(255) as u8,
-            options,
-            snd_wscale: self.snd_wscale,
-            rcv_wscale: if self.wscale_ok { self.rcv_wscale } else { 0 },
-            rto: us(self.rtt.timeout()),
-            ato: us(self.ato),
-            snd_mss: self.mss,
-            rcv_mss: self.rcv_mss,
-            unacked: self.in_flight().div_ceil(mss),
-            sacked: self.sacked.div_ceil(mss),
-            lost: self.lost.div_ceil(mss),
-            retrans: self.retrans.div_ceil(mss),
-            last_data_sent: ms_since(self.last_sent),
-            last_data_recv: ms_since(self.last_rcv),
-            last_ack_recv: ms_since(self.last_rcv),
-            pmtu: self.dst.mtu,
-            rcv_ssthresh: self.rcv_limit,
-            rtt: us(self.rtt.srtt),
-            rttvar: us(self.rtt.var),
-            snd_ssthresh: match self.cc.ssthresh {
-                u32::MAX => 0x7fff_ffff,
-                n => n / mss,
-            },
-            snd_cwnd: self.cc.cwnd / mss,
-            advmss: u32::from(self.advertised_mss()),
-            reordering: 3,
-            rcv_rtt: us(self.rcv_rtt),
-            rcv_space: self.drs_space.min(u64::from(u32::MAX)) as u32,
-            total_retrans: self.total_retrans,
-            pacing_rate: u64::MAX,
-            max_pacing_rate: self.opts.pacing,
-            bytes_acked: self.bytes_acked,
-            bytes_received: self.bytes_received,
-            segs_out: self.segs_out,
-            segs_in: self.segs_in,
-            notsent_bytes: self.unsent(),
-            min_rtt: match self.rtt.min {
-                u64::MAX => u32::MAX,
-                n => us(n),
-            },
-            data_segs_in: self.data_segs_in,
-            data_segs_out: self.data_segs_out,
-            delivered: self.delivered,
-            delivered_ce: self.delivered_ce,
-            bytes_sent: self.bytes_sent + self.bytes_retrans,
-            bytes_retrans: self.bytes_retrans,
-            dsack_dups: self.dsack_dups,
-            reord_seen: self.reord_seen,
-            rcv_ooopack: self.ooo_packets,
-            snd_wnd: self.snd_wnd,
-            rcv_wnd: self.free_window(stack),
-            ..TcpInfo::default()
         }
     }
 }

@@ -9,6 +9,7 @@ use super::cc::Congest;
 use super::ecn::Ecn;
 use super::fastopen::Early;
 use super::header::LEN;
+use super::measure::{Rate, Spent};
 use super::opts::TcpOpts;
 use super::recvq::RecvQueue;
 use super::rtt::Rtt;
@@ -142,6 +143,8 @@ pub(crate) struct Tcb {
     /// A FIN follows the data.
     pub fin_wanted: bool,
     pub peer_mss: u32,
+    /// What a black hole on the path lets through, once one was found.
+    pub mtu_cap: u32,
     /// Data of a full segment with our usual options.
     pub mss: u32,
     pub sndbuf: usize,
@@ -247,6 +250,12 @@ pub(crate) struct Tcb {
     pub effects: Effects,
 
     // For TCP_INFO.
+    pub spent: Spent,
+    pub rate: Rate,
+    /// When data last came.
+    pub last_data: u64,
+    /// How far segments overtook others, in segments (`tcp_reordering` at first).
+    pub reach: u32,
     pub total_retrans: u32,
     pub bytes_acked: u64,
     pub bytes_received: u64,
@@ -263,6 +272,9 @@ pub(crate) struct Tcb {
     pub ooo_packets: u32,
 }
 
+/// `tcp_reordering`, and the most it grows to (`tcp_max_reordering`).
+const REORDERING: u32 = 3;
+pub(crate) const MAX_REORDERING: u32 = 300;
 /// What a connection may queue however little memory there is (`tcp_wmem[0]`).
 const LEAST_SNDBUF: usize = 4096;
 /// The largest window without scaling, and our first.
@@ -306,6 +318,7 @@ impl Tcb {
             sendq_seq: iss.wrapping_add(1),
             fin_wanted: false,
             peer_mss: 536,
+            mtu_cap: u32::MAX,
             mss: 536,
             sndbuf,
             want_write: false,
@@ -382,6 +395,10 @@ impl Tcb {
             shutdown_rcv: false,
             orphan: false,
             effects: Effects::default(),
+            spent: Spent::default(),
+            rate: Rate::default(),
+            last_data: now,
+            reach: REORDERING,
             total_retrans: 0,
             bytes_acked: 0,
             bytes_received: 0,
@@ -400,6 +417,7 @@ impl Tcb {
             opts,
         };
         tcb.update_mss();
+        tcb.recvq.keep_times(tcb.opts.timestamp);
         tcb
     }
 
@@ -419,7 +437,8 @@ impl Tcb {
 
     /// Sizes segments by the peer's MSS, the path's MTU, `TCP_MAXSEG` and our options.
     pub fn update_mss(&mut self) {
-        let path = (self.dst.mtu as usize).saturating_sub(self.ip_len() + LEN) as u32;
+        let path =
+            (self.dst.mtu.min(self.mtu_cap) as usize).saturating_sub(self.ip_len() + LEN) as u32;
         let mut mss = self.peer_mss.min(path);
         if self.opts.maxseg != 0 {
             mss = mss.min(self.opts.maxseg);
@@ -528,6 +547,7 @@ impl Tcb {
     /// The connection is over with `error`: no more packets, no more timers. What was received can still be read.
     pub fn finish(&mut self, stack: &Stack, error: Option<Errno>) {
         self.early = None;
+        self.stop_time(stack);
         self.set_state(stack, State::Closed);
         self.sendq.clear();
         self.sent.clear();

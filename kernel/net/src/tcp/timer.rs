@@ -200,8 +200,11 @@ impl Tcb {
                         .is_some_and(|s| s.len() + headers > modest);
                     if self.retransmits >= 3 && large && !self.dst.iface.is_loopback() {
                         stack.counters().mtup_fail.bump();
-                        self.dst.mtu = self.dst.mtu.min(modest);
+                        // For good here: nobody would tell if it were tried again and lost. Others to the same place
+                        // need not find it out themselves for a while.
+                        self.mtu_cap = modest;
                         self.update_mss();
+                        stack.learn_pmtu(self.key.remote, modest, now);
                     }
                     self.enter_loss(stack);
                     if let Some(first) = self.sent.front().copied()

@@ -173,6 +173,7 @@ impl TcpSocket {
             let room = tcb.send_room(&self.stack);
             if room == 0 {
                 tcb.want_write = true;
+                tcb.keep_time(now);
                 return Err(Errno::EAGAIN);
             }
             Ok(room)
@@ -221,6 +222,7 @@ impl TcpSocket {
             if !tcb.can_send() || tcb.fin_wanted {
                 return Err(inner.error.take().unwrap_or(Errno::EPIPE));
             }
+            tcb.note_app_limited();
             let n = add(tcb);
             if tcb.sending_urgent {
                 tcb.snd_urgent = Some(tcb.data_end());

@@ -7,6 +7,7 @@ use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use errno::{Errno, Result};
 use iobuf::{Sink, Source};
 
+use super::datagram::at_offset;
 use super::{Inner, UdpSocket};
 use crate::ip::proto;
 use crate::option::{Opt, OptName};
@@ -186,6 +187,84 @@ impl UdpSocket {
             control: alloc::vec![Control::RecvErr(entry.error)],
         })
     }
+
+    /// Receives the datagram in which byte `off` of all that waits lies, from there on; the first without.
+    fn receive(
+        &self,
+        sink: &mut dyn Sink,
+        flags: MsgFlags,
+        off: Option<usize>,
+    ) -> Result<RecvMeta> {
+        if flags.contains(MsgFlags::ERRQUEUE) {
+            return self.recv_error(sink);
+        }
+        if flags.contains(MsgFlags::OOB) {
+            return Err(Errno::EOPNOTSUPP);
+        }
+        let _receiver = self.recv_lock.lock();
+        let (mut datagram, control, index, mut skip) = {
+            let mut inner = self.inner.lock();
+            if let Some(error) = inner.error.take() {
+                return Err(error);
+            }
+            let place = match off {
+                Some(off) => at_offset(inner.queue.iter(), off),
+                None => Some((0, 0)),
+            };
+            let found = place.and_then(|(index, skip)| {
+                let datagram = self.take_at(&mut inner, index)?;
+                Some((datagram, index, skip))
+            });
+            match found {
+                Some((datagram, index, skip)) => {
+                    let control = self.controls(&inner, &datagram);
+                    (datagram, control, index, skip)
+                }
+                None if inner.shut_read => return Ok(RecvMeta::default()),
+                None => return Err(Errno::EAGAIN),
+            }
+        };
+        let full_len = crate::pkt::payload_len(&datagram.payload);
+        let wanted = full_len - skip;
+        let mut len = 0;
+        let mut fault = None;
+        for part in &datagram.payload {
+            let passed = skip.min(part.len());
+            skip -= passed;
+            let want = part.len() - passed;
+            match part.copy_to(passed, want, sink) {
+                Ok(n) => {
+                    len += n;
+                    if n < want {
+                        break;
+                    }
+                }
+                Err(error) => {
+                    fault = Some(error);
+                    break;
+                }
+            }
+        }
+        let from = self.show(datagram.from.0, datagram.from.1);
+        if flags.contains(MsgFlags::PEEK) {
+            datagram.peeked = true;
+            self.put_at(index, datagram);
+        }
+        if let Some(error) = fault {
+            return Err(error);
+        }
+        Ok(RecvMeta {
+            len,
+            full_len,
+            from: Some(from),
+            flags: if len < wanted {
+                MsgFlags::TRUNC
+            } else {
+                MsgFlags::empty()
+            },
+            control,
+        })
+    }
 }
 
 impl Socket for UdpSocket {
@@ -261,62 +340,16 @@ impl Socket for UdpSocket {
     }
 
     fn recv(&self, sink: &mut dyn Sink, flags: MsgFlags) -> Result<RecvMeta> {
-        if flags.contains(MsgFlags::ERRQUEUE) {
-            return self.recv_error(sink);
-        }
-        if flags.contains(MsgFlags::OOB) {
-            return Err(Errno::EOPNOTSUPP);
-        }
-        let _receiver = self.recv_lock.lock();
-        let (datagram, control) = {
-            let mut inner = self.inner.lock();
-            if let Some(error) = inner.error.take() {
-                return Err(error);
-            }
-            match self.take_front(&mut inner) {
-                Some(datagram) => {
-                    let control = self.controls(&inner, &datagram);
-                    (datagram, control)
-                }
-                None if inner.shut_read => return Ok(RecvMeta::default()),
-                None => return Err(Errno::EAGAIN),
-            }
-        };
-        let full_len = crate::pkt::payload_len(&datagram.payload);
-        let mut len = 0;
-        let mut fault = None;
-        for part in &datagram.payload {
-            match part.copy_to(0, part.len(), sink) {
-                Ok(n) => {
-                    len += n;
-                    if n < part.len() {
-                        break;
-                    }
-                }
-                Err(error) => {
-                    fault = Some(error);
-                    break;
-                }
-            }
-        }
-        let from = self.show(datagram.from.0, datagram.from.1);
-        if flags.contains(MsgFlags::PEEK) {
-            self.put_front(datagram);
-        }
-        if let Some(error) = fault {
-            return Err(error);
-        }
-        Ok(RecvMeta {
-            len,
-            full_len,
-            from: Some(from),
-            flags: if len < full_len {
-                MsgFlags::TRUNC
-            } else {
-                MsgFlags::empty()
-            },
-            control,
-        })
+        self.receive(sink, flags, None)
+    }
+
+    fn peek_from(&self, off: usize, sink: &mut dyn Sink, flags: MsgFlags) -> Result<RecvMeta> {
+        self.receive(sink, flags | MsgFlags::PEEK, Some(off))
+    }
+
+    fn can_peek(&self, off: usize) -> bool {
+        let inner = self.inner.lock();
+        inner.error.is_some() || inner.shut_read || at_offset(inner.queue.iter(), off).is_some()
     }
 
     fn shutdown(&self, how: Shutdown) -> Result<()> {

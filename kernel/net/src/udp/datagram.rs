@@ -18,6 +18,8 @@ pub(crate) struct Datagram {
     pub dropped: u32,
     /// How many datagrams are merged here, and the length of all but the last (`UDP_GRO`).
     pub merged: (u16, u16),
+    /// It was looked at: without bytes, it is passed over the next time (`SO_PEEK_OFF`).
+    pub peeked: bool,
     /// Bytes charged for it.
     pub cost: usize,
 }
@@ -47,6 +49,21 @@ impl Datagram {
     }
 }
 
+/// Which datagram of a queue byte `off` of all that waits lies in, and where (Linux's `__skb_try_recv_from_queue`).
+pub(super) fn at_offset<'a>(
+    queue: impl Iterator<Item = &'a Datagram>,
+    mut off: usize,
+) -> Option<(usize, usize)> {
+    for (index, datagram) in queue.enumerate() {
+        let len = payload_len(&datagram.payload);
+        if off < len || off == 0 && !datagram.peeked {
+            return Some((index, off));
+        }
+        off -= len;
+    }
+    None
+}
+
 /// The datagram that a packet's payload is.
 pub(super) fn datagram(
     meta: &IpMeta,
@@ -74,5 +91,6 @@ pub(super) fn datagram(
         at: now,
         dropped: 0,
         merged: (1, len as u16),
+        peeked: false,
     }
 }

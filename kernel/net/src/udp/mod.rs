@@ -55,16 +55,14 @@ pub(crate) struct UdpOpts {
     pub broadcast: bool,
     pub dont_route: bool,
     pub timestamp: bool,
-    pub zero_copy: bool,
     pub rcvbuf: usize,
     pub sndbuf: usize,
-    pub priority: u32,
-    pub mark: u32,
     pub device: u32,
-    pub busy_poll: u32,
     pub tos: u8,
     pub tclass: u8,
     pub ttl: u8,
+    pub min_ttl: u8,
+    pub min_hops: u8,
     pub hops: Option<u8>,
     pub pktinfo: bool,
     pub pktinfo6: bool,
@@ -254,16 +252,14 @@ impl UdpSocket {
             broadcast: false,
             dont_route: false,
             timestamp: false,
-            zero_copy: false,
             rcvbuf: limits.rmem_default,
             sndbuf: limits.rmem_default,
-            priority: 0,
-            mark: 0,
             device: 0,
-            busy_poll: 0,
             tos: 0,
             tclass: 0,
             ttl: crate::ip::DEFAULT_TTL,
+            min_ttl: 0,
+            min_hops: 0,
             hops: None,
             pktinfo: false,
             pktinfo6: false,
@@ -442,20 +438,26 @@ impl UdpSocket {
     }
 
     fn take_front(&self, inner: &mut Inner) -> Option<Datagram> {
-        let datagram = inner.queue.pop_front()?;
+        self.take_at(inner, 0)
+    }
+
+    fn take_at(&self, inner: &mut Inner, index: usize) -> Option<Datagram> {
+        let datagram = inner.queue.remove(index)?;
         inner.queued -= datagram.cost;
         self.stack.discharge(datagram.cost);
         Some(datagram)
     }
 
-    fn put_front(&self, datagram: Datagram) {
+    /// Puts back what was only looked at.
+    fn put_at(&self, index: usize, datagram: Datagram) {
         let mut inner = self.inner.lock();
         if inner.closed {
             return;
         }
         inner.queued += datagram.cost;
         self.stack.charge_anyway(datagram.cost);
-        inner.queue.push_front(datagram);
+        let index = index.min(inner.queue.len());
+        inner.queue.insert(index, datagram);
     }
 
     /// An ICMP error about one of this socket's datagrams.
@@ -610,7 +612,7 @@ pub(crate) fn icmp_error(
     now: u64,
 ) {
     if let Some(mtu) = error.mtu {
-        stack.routes.learn_pmtu(remote.0, mtu, now);
+        stack.learn_pmtu(remote.0, mtu, now);
     }
     if let Some(socket) = stack.udp.find(local, remote, 0) {
         socket.on_error(error, remote, data);

@@ -60,7 +60,6 @@ impl UdpSocket {
             Opt::Broadcast(on) => opts.broadcast = on,
             Opt::DontRoute(on) => opts.dont_route = on,
             Opt::Timestamp(on) => opts.timestamp = on,
-            Opt::ZeroCopy(on) => opts.zero_copy = on,
             // Streams only, yet no error elsewhere.
             Opt::KeepAlive(_) | Opt::OobInline(_) | Opt::Linger(_) | Opt::RcvLowat(_) => {}
             Opt::RcvBuf(n) => {
@@ -71,10 +70,7 @@ impl UdpSocket {
                 opts.sndbuf = ((n as usize).min(limits.wmem_max) * 2).max(MIN_BUF * 2);
             }
             Opt::SndBufForce(n) => opts.sndbuf = (n as usize * 2).max(MIN_BUF * 2),
-            Opt::Priority(n) => opts.priority = n,
-            Opt::Mark(n) => opts.mark = n,
             Opt::BindToDevice(index) => opts.device = index,
-            Opt::BusyPoll(n) => opts.busy_poll = n,
             Opt::UdpCork(on) => {
                 opts.cork = on;
                 if !on {
@@ -88,6 +84,8 @@ impl UdpSocket {
             Opt::Tos(tos) => opts.tos = tos,
             Opt::Ttl(0) => return Err(Errno::EINVAL),
             Opt::Ttl(ttl) => opts.ttl = ttl,
+            Opt::MinTtl(ttl) => opts.min_ttl = ttl,
+            Opt::MinHops(hops) if ipv6 => opts.min_hops = hops,
             Opt::PktInfo(on) => opts.pktinfo = on,
             Opt::RecvTtl(on) => opts.recv_ttl = on,
             Opt::RecvTos(on) => opts.recv_tos = on,
@@ -141,14 +139,10 @@ impl UdpSocket {
             OptName::RcvBuf => Opt::RcvBuf(opts.rcvbuf as u32),
             OptName::SndBuf => Opt::SndBuf(opts.sndbuf as u32),
             OptName::RcvLowat => Opt::RcvLowat(1),
-            OptName::Priority => Opt::Priority(opts.priority),
-            OptName::Mark => Opt::Mark(opts.mark),
             OptName::BindToDevice => Opt::BindToDevice(opts.device),
             OptName::Timestamp => Opt::Timestamp(opts.timestamp),
             OptName::AcceptConn => Opt::AcceptConn(false),
             OptName::IncomingCpu => Opt::IncomingCpu(crate::sync::cpu_id() as u32),
-            OptName::ZeroCopy => Opt::ZeroCopy(opts.zero_copy),
-            OptName::BusyPoll => Opt::BusyPoll(opts.busy_poll),
             OptName::MaxPacingRate => Opt::MaxPacingRate(u64::MAX),
             OptName::UdpCork => Opt::UdpCork(opts.cork),
             OptName::RxqOvfl => Opt::RxqOvfl(opts.rxq_ovfl),
@@ -158,6 +152,8 @@ impl UdpSocket {
             OptName::UdpGro => Opt::UdpGro(opts.gro),
             OptName::Tos => Opt::Tos(opts.tos),
             OptName::Ttl => Opt::Ttl(opts.ttl),
+            OptName::MinTtl => Opt::MinTtl(opts.min_ttl),
+            OptName::MinHops => Opt::MinHops(opts.min_hops),
             OptName::PktInfo => Opt::PktInfo(opts.pktinfo),
             OptName::RecvTtl => Opt::RecvTtl(opts.recv_ttl),
             OptName::RecvTos => Opt::RecvTos(opts.recv_tos),

@@ -91,12 +91,21 @@ impl Script {
         Script::with(|_| {}, None)
     }
 
+    /// On a card that cuts and sums.
+    pub fn with_offload() -> Script {
+        Script::make(|_| {}, None, true)
+    }
+
     pub fn with(change: impl Fn(&mut Config), ifconfig: Option<IfConfig>) -> Script {
+        Script::make(change, ifconfig, false)
+    }
+
+    fn make(change: impl Fn(&mut Config), ifconfig: Option<IfConfig>, offload: bool) -> Script {
         let clock = Arc::new(AtomicU64::new(100 * SECOND));
         let mut config = config(&clock, &mut Rng(7));
         change(&mut config);
         let stack = Stack::new(config);
-        let nic = SimNic::new(1, 1500, false);
+        let nic = SimNic::new(1, 1500, offload);
         let ifconfig = ifconfig.unwrap_or(IfConfig {
             ipv4: Ipv4Config::Static {
                 addr: Cidr::new(IpAddr::V4(host(1)), 24).unwrap(),

@@ -14,6 +14,7 @@ mod mtu;
 mod options;
 mod recovery;
 mod scaling;
+mod told;
 mod urgent;
 
 use std::net::{Ipv4Addr, SocketAddr};
@@ -72,6 +73,21 @@ fn connection(s: &mut Script, options: &[u8]) -> (Arc<dyn Socket>, u32, u32) {
     let answer = s.expect("SYN-ACK");
     assert!(answer.is(SYN | ACK));
     let iss = answer.seq.wrapping_add(1);
+    s.send(&seg(1001, iss, ACK, b""));
+    let server = listener.accept().unwrap();
+    listener.close();
+    (server, 1001, iss)
+}
+
+/// A connection whose handshake took `rtt_ms`.
+fn slow(s: &mut Script, options: &[u8], rtt_ms: u64) -> (Arc<dyn Socket>, u32, u32) {
+    let listener = s.listen(80, 16);
+    s.send(&Seg {
+        options: options.to_vec(),
+        ..seg(1000, 0, SYN, b"")
+    });
+    let iss = s.expect("SYN-ACK").seq.wrapping_add(1);
+    s.advance(rtt_ms * MS);
     s.send(&seg(1001, iss, ACK, b""));
     let server = listener.accept().unwrap();
     listener.close();

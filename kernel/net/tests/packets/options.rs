@@ -154,3 +154,70 @@ fn a_request_is_awaited_only_so_long() {
     s.send(&seg(1001, iss, ACK, b""));
     assert!(listener.accept().is_ok());
 }
+
+#[test]
+fn when_the_last_of_the_data_arrived() {
+    // SO_TIMESTAMP: as Linux has it on a stream, of what a read returns the time of the last segment.
+    let mut s = Script::new();
+    let (server, seq, iss) = connection(&mut s, &PLAIN);
+    let take = |most: usize, flags: MsgFlags| {
+        let mut sink = VecSink::new(most);
+        let meta = server.recv(&mut sink, flags).unwrap();
+        let at = match meta.control[..] {
+            [] => None,
+            [net::Control::Timestamp(at)] => Some(at),
+            ref other => panic!("{other:?}"),
+        };
+        (sink.into_bytes(), at)
+    };
+    let none = MsgFlags::empty();
+    s.send(&seg(seq, iss, ACK, b"before"));
+    assert_eq!(take(9, none), (b"before".to_vec(), None), "not asked for");
+    assert_eq!(server.option(OptName::Timestamp), Ok(Opt::Timestamp(false)));
+    server.set_option(Opt::Timestamp(true)).unwrap();
+    let seq = seq + 6;
+    let mut times = vec![];
+    for (at, data) in [(0, b"abc"), (6, b"ghi"), (3, b"def")] {
+        s.advance(10 * MS);
+        times.push(s.now);
+        s.send(&seg(seq + at, iss, ACK, data));
+    }
+    let [first, beyond, gap] = times[..] else {
+        panic!()
+    };
+    assert_eq!(
+        take(100, MsgFlags::PEEK),
+        (b"abcdefghi".to_vec(), Some(beyond))
+    );
+    assert_eq!(take(2, MsgFlags::PEEK), (b"ab".to_vec(), Some(first)));
+    assert_eq!(take(2, none), (b"ab".to_vec(), Some(first)));
+    assert_eq!(take(3, none), (b"cde".to_vec(), Some(gap)));
+    assert_eq!(take(100, none), (b"fghi".to_vec(), Some(beyond)));
+    server.set_option(Opt::Timestamp(false)).unwrap();
+    s.send(&seg(seq + 9, iss, ACK, b"x"));
+    assert_eq!(take(1, none).1, None);
+}
+
+#[test]
+fn who_is_too_far_away_is_not_heard() {
+    // IP_MINTTL; the script's segments come with 64.
+    let mut s = Script::new();
+    let listener = s.listen(80, 4);
+    listener.set_option(Opt::MinTtl(65)).unwrap();
+    s.send(&seg(1000, 0, SYN, b""));
+    s.silence();
+    listener.set_option(Opt::MinTtl(64)).unwrap();
+    assert_eq!(listener.option(OptName::MinTtl), Ok(Opt::MinTtl(64)));
+    let (server, seq, iss) = s.establish(&listener, 5000, &[]);
+    s.send(&seg(seq, iss, ACK, b"near"));
+    assert_eq!(read(&server, 9).unwrap(), b"near");
+    assert_eq!(server.option(OptName::MinTtl), Ok(Opt::MinTtl(64)));
+    server.set_option(Opt::MinTtl(255)).unwrap();
+    s.send(&seg(seq + 4, iss, ACK, b"far"));
+    s.send(&seg(seq + 4, iss, RST, b""));
+    assert_eq!(read(&server, 9), Err(Errno::EAGAIN));
+    assert_eq!(s.stack.counters().sum(|c| &c.min_ttl_drop), 3);
+    server.set_option(Opt::MinTtl(0)).unwrap();
+    s.send(&seg(seq + 4, iss, ACK, b"far"));
+    assert_eq!(read(&server, 9).unwrap(), b"far");
+}

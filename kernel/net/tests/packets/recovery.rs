@@ -24,21 +24,6 @@ fn seg_at(seq: u32, ack: u32) -> Seg {
     seg(seq, ack, ACK, b"")
 }
 
-/// A connection whose handshake took `rtt_ms`.
-fn slow(s: &mut Script, options: &[u8], rtt_ms: u64) -> (Arc<dyn Socket>, u32, u32) {
-    let listener = s.listen(80, 16);
-    s.send(&Seg {
-        options: options.to_vec(),
-        ..seg(1000, 0, SYN, b"")
-    });
-    let iss = s.expect("SYN-ACK").seq.wrapping_add(1);
-    s.advance(rtt_ms * MS);
-    s.send(&seg_at(1001, iss));
-    let server = listener.accept().unwrap();
-    listener.close();
-    (server, 1001, iss)
-}
-
 /// A connection whose round trip of `rtt_ms` is known, with nothing on the way. Returns the next sequence number of ours.
 fn measured(s: &mut Script, options: &[u8], rtt_ms: u64) -> (Arc<dyn Socket>, u32, u32) {
     let (server, seq, mut iss) = slow(s, options, rtt_ms);

@@ -59,6 +59,17 @@ impl InetSocket {
     }
 }
 
+fn received(meta: net::RecvMeta) -> Received {
+    Received {
+        len: meta.len,
+        full_len: meta.full_len,
+        from: meta.from.map(Address::Inet),
+        flags: meta.flags,
+        control: meta.control.into_iter().map(Control::Net).collect(),
+        stop: false,
+    }
+}
+
 impl SocketOps for InetSocket {
     fn family(&self) -> u16 {
         match self.socket.family() {
@@ -149,13 +160,17 @@ impl SocketOps for InetSocket {
         // Not even a read that waits for all goes past an urgent mark.
         let stop = flags.contains(MsgFlags::WAITALL) && self.socket.at_mark() == Ok(true);
         Ok(Received {
-            len: meta.len,
-            full_len: meta.full_len,
-            from: meta.from.map(Address::Inet),
-            flags: meta.flags,
-            control: meta.control.into_iter().map(Control::Net).collect(),
             stop,
+            ..received(meta)
         })
+    }
+
+    fn peek_message(&self, off: usize, sink: &mut dyn Sink, flags: MsgFlags) -> Result<Received> {
+        self.socket.peek_from(off, sink, flags).map(received)
+    }
+
+    fn can_peek(&self, off: usize) -> bool {
+        self.socket.can_peek(off)
     }
 
     fn shutdown(&self, how: Shutdown) -> Result<()> {

@@ -106,6 +106,7 @@ codecs! {
     SOL_IP 15 FreeBind Bool;
     SOL_IP 19 Transparent Bool;
     SOL_IP 20 RecvOrigDstAddr Bool;
+    SOL_IP 21 MinTtl Byte;
     SOL_IP 24 BindAddressNoPort Bool;
     SOL_IP 33 MulticastTtl Byte;
     SOL_IP 34 MulticastLoop Bool;
@@ -125,6 +126,7 @@ codecs! {
     SOL_IPV6 49 RecvPktInfo6 Bool;
     SOL_IPV6 51 RecvHopLimit Bool;
     SOL_IPV6 66 RecvTClass Bool;
+    SOL_IPV6 73 MinHops Byte;
     SOL_IPV6 67 TClass Byte;
     SOL_IPV6 29 MulticastAll Bool;
     SOL_IPV6 62 DontFrag6 Bool;
@@ -199,7 +201,7 @@ fn decode_value(level: i32, number: i32, value: &[u8]) -> Result<Option<Opt>> {
             Word(make) => make(parse_int(value)? as u32),
             Int(make) => make(parse_int(value)?),
             Byte(make) if level == SOL_IPV6 => match parse_int(value)? {
-                -1 => make(0),
+                -1 if !matches!(codec.name, OptName::MinHops) => make(0),
                 value => make(byte(value)?),
             },
             Byte(make) => match parse_int_or_byte(value)? {
@@ -415,7 +417,6 @@ fn encode(option: Opt) -> Vec<u8> {
         | Opt::OobInline(v)
         | Opt::Timestamp(v)
         | Opt::AcceptConn(v)
-        | Opt::ZeroCopy(v)
         | Opt::NoDelay(v)
         | Opt::Cork(v)
         | Opt::QuickAck(v)
@@ -447,11 +448,8 @@ fn encode(option: Opt) -> Vec<u8> {
         | Opt::RcvBufForce(v)
         | Opt::SndBufForce(v)
         | Opt::RcvLowat(v)
-        | Opt::Priority(v)
-        | Opt::Mark(v)
         | Opt::BindToDevice(v)
         | Opt::IncomingCpu(v)
-        | Opt::BusyPoll(v)
         | Opt::MaxSeg(v)
         | Opt::KeepIdle(v)
         | Opt::KeepIntvl(v)
@@ -469,7 +467,12 @@ fn encode(option: Opt) -> Vec<u8> {
         Opt::Linger2(v) | Opt::Checksum6(v) => int(v),
         Opt::MaxPacingRate(v) => v.to_ne_bytes().to_vec(),
         Opt::UdpSegment(v) => uint(u32::from(v)),
-        Opt::Tos(v) | Opt::Ttl(v) | Opt::MulticastTtl(v) | Opt::TClass(v) => int(i32::from(v)),
+        Opt::Tos(v)
+        | Opt::Ttl(v)
+        | Opt::MinTtl(v)
+        | Opt::MinHops(v)
+        | Opt::MulticastTtl(v)
+        | Opt::TClass(v) => int(i32::from(v)),
         // The default is told as what it is.
         Opt::UnicastHops(v) => hops(Some(v.unwrap_or(64))),
         Opt::MulticastHops(v) => hops(v),

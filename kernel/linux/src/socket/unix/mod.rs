@@ -439,6 +439,31 @@ impl SocketOps for UnixSocket {
         }
     }
 
+    fn peek_message(&self, off: usize, sink: &mut dyn Sink, flags: MsgFlags) -> Result<Received> {
+        if flags.contains(MsgFlags::OOB) {
+            return Err(Errno::EOPNOTSUPP);
+        }
+        let taken = self.queue.lock().peek_message(off, sink);
+        match taken {
+            Ok(taken) => Ok(self.received(taken)),
+            // No message that far: an error, the end, or not yet.
+            Err(Errno::EAGAIN) if self.queued_messages.load(Ordering::Acquire) == 0 => {
+                self.recv(sink, flags)
+            }
+            Err(Errno::EAGAIN) if self.receive_closed.load(Ordering::Acquire) => {
+                Ok(Received::default())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn can_peek(&self, off: usize) -> bool {
+        self.queue.lock().message_at(off).is_some()
+            || self
+                .poll()
+                .intersects(Events::ERR | Events::RDHUP | Events::HUP)
+    }
+
     fn shutdown(&self, how: Shutdown) -> Result<()> {
         let peer = self.peer();
         if self.kind != Kind::Dgram && matches!(peer, Err(Errno::ENOTCONN)) {

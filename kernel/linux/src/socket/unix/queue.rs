@@ -26,6 +26,8 @@ pub struct Extras {
 
 struct Stretch {
     len: usize,
+    /// It was looked at: a message without bytes is passed over the next time (`SO_PEEK_OFF`).
+    peeked: bool,
     extras: Extras,
 }
 
@@ -109,7 +111,11 @@ impl Queue {
             {
                 last.len += done;
             }
-            _ => self.stretches.push_back(Stretch { len: done, extras }),
+            _ => self.stretches.push_back(Stretch {
+                len: done,
+                peeked: false,
+                extras,
+            }),
         }
         Ok(done)
     }
@@ -126,8 +132,43 @@ impl Queue {
         } else {
             self.ring.write(source, before + want)?
         };
-        self.stretches.push_back(Stretch { len: done, extras });
+        self.stretches.push_back(Stretch {
+            len: done,
+            peeked: false,
+            extras,
+        });
         Ok(done)
+    }
+
+    /// Looks at the message in which byte `off` of all lies, from there on.
+    ///
+    /// # Errors
+    /// `EAGAIN` when nothing reaches that far, `EFAULT`.
+    pub fn peek_message(&mut self, off: usize, sink: &mut dyn Sink) -> Result<Taken> {
+        let (index, before) = self.message_at(off).ok_or(Errno::EAGAIN)?;
+        let message = self.stretches.get_mut(index).ok_or(Errno::EAGAIN)?;
+        message.peeked = true;
+        let skip = off - before;
+        Ok(Taken {
+            len: self.ring.copy_out(sink, off, message.len - skip)?,
+            full_len: message.len - skip,
+            rights: message.extras.rights.peek(),
+            credentials: message.extras.credentials,
+            from: message.extras.from.clone(),
+            stop: true,
+        })
+    }
+
+    /// Which message byte `off` of all lies in, and how much is before that message.
+    pub fn message_at(&self, off: usize) -> Option<(usize, usize)> {
+        let mut before = 0;
+        for (index, message) in self.stretches.iter().enumerate() {
+            if off < before + message.len || off == before && !message.peeked {
+                return Some((index, before));
+            }
+            before += message.len;
+        }
+        None
     }
 
     /// Takes a message; what does not fit is lost. With `peek` it stays.
@@ -259,5 +300,28 @@ mod tests {
         assert_eq!((taken.len, taken.full_len), (0, 0));
         assert_eq!(queue.first_len(), 5);
         assert_eq!(queue.messages(), 1);
+    }
+    #[test]
+    fn peeking_from_an_offset_passes_messages_over() {
+        let mut queue = Queue::default();
+        for message in [&b"one"[..], b"three", b"", b"x"] {
+            queue
+                .push_message(&mut SliceSource::new(message), extras())
+                .unwrap();
+        }
+        let mut look = |off, most| {
+            let mut sink = VecSink::new(most);
+            queue
+                .peek_message(off, &mut sink)
+                .map(|taken| (sink.into_bytes(), taken.full_len))
+        };
+        assert_eq!(look(0, 9), Ok((b"one".to_vec(), 3)));
+        assert_eq!(look(2, 9), Ok((b"e".to_vec(), 1)));
+        assert_eq!(look(3, 2), Ok((b"th".to_vec(), 5)));
+        assert_eq!(look(7, 9), Ok((b"e".to_vec(), 1)));
+        assert_eq!(look(8, 9), Ok((vec![], 0)));
+        assert_eq!(look(8, 9), Ok((b"x".to_vec(), 1)));
+        assert_eq!(look(9, 9), Err(Errno::EAGAIN));
+        assert_eq!(queue.messages(), 4);
     }
 }
