@@ -47,6 +47,10 @@ const TESTS: &[Need] = &[
         package: "iputils-ping",
     },
     Need {
+        file: "/usr/bin/tcpdump",
+        package: "tcpdump",
+    },
+    Need {
         file: "/usr/bin/python3",
         package: "python3",
     },

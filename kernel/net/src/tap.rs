@@ -54,8 +54,10 @@ impl FrameKind {
 pub struct TappedFrame {
     /// When, in nanoseconds of the engine's clock.
     pub at_ns: u64,
-    /// The interface.
+    /// The interface, and whether that is `lo`.
     pub index: u32,
+    /// See there.
+    pub loopback: bool,
     /// Whom it is for, and so its direction.
     pub kind: FrameKind,
     /// Bytes of the whole frame.
@@ -87,6 +89,9 @@ pub struct Seen<'a> {
 /// lock: it must be short and not sleep.
 pub type Filter = Arc<dyn Fn(&Seen<'_>) -> usize + Send + Sync>;
 
+/// Where frames go instead of the queue; false: there was no room. As a [`Filter`], it must be short and not sleep.
+pub type Sink = Arc<dyn Fn(&TappedFrame) -> bool + Send + Sync>;
+
 /// What a tap takes.
 #[derive(Clone)]
 pub struct TapConfig {
@@ -104,6 +109,8 @@ pub struct TapConfig {
     pub capacity: usize,
     /// A further choice.
     pub filter: Option<Filter>,
+    /// Another place than the queue.
+    pub sink: Option<Sink>,
 }
 
 impl Default for TapConfig {
@@ -116,6 +123,7 @@ impl Default for TapConfig {
             outgoing: true,
             capacity: 1 << 20,
             filter: None,
+            sink: None,
         }
     }
 }
@@ -180,20 +188,28 @@ impl TapPoint {
             }
             self.seen.fetch_add(1, Ordering::Relaxed);
             let cost = bytes.len() + FRAME_COST;
-            if queue.bytes + cost > queue.config.capacity {
-                self.dropped.fetch_add(1, Ordering::Relaxed);
-                return;
-            }
-            queue.bytes += cost;
-            queue.frames.push_back(TappedFrame {
+            let frame = TappedFrame {
                 at_ns: (self.clock)(),
                 index: frame.index,
+                loopback: frame.loopback,
                 kind: frame.kind,
                 len: frame.len,
                 bytes,
                 checksum_pending: frame.checksum_pending,
                 checksum_valid: frame.checksum_valid,
-            });
+            };
+            let room = match &queue.config.sink {
+                Some(sink) => sink(&frame),
+                None => queue.bytes + cost <= queue.config.capacity,
+            };
+            if !room {
+                self.dropped.fetch_add(1, Ordering::Relaxed);
+                return;
+            }
+            if queue.config.sink.is_none() {
+                queue.bytes += cost;
+                queue.frames.push_back(frame);
+            }
         }
         self.pollee.notify(Events::IN | Events::RDNORM);
     }

@@ -1,4 +1,5 @@
-//! The distribution's own network tools, each as the one program: `ip` looks and changes, `ss` lists, `ping` is answered.
+//! The distribution's own network tools, each as the one program: `ip` looks and changes, `ss` lists, `ping` is answered, `tcpdump`
+//! captures.
 #![forbid(unsafe_code)]
 
 use anyhow::Result;
@@ -87,5 +88,31 @@ fn a_ping_is_answered_over_the_loopback_and_by_the_router() -> Result<()> {
         let all = "2 packets transmitted, 2 received, 0% packet loss";
         assert!(output.stdout.contains(all), "{to}: {output:?}");
     }
+    Ok(())
+}
+
+/// Through libpcap: the mapped ring, and a filter in byte code.
+#[test]
+fn tcpdump_captures_what_its_filter_wants() -> Result<()> {
+    let mut run = vec!["run", "/usr/bin/tcpdump", "--disable-args-copy"];
+    for word in [
+        "-Z",
+        "root",
+        "-c",
+        "1",
+        "-ni",
+        "en1",
+        "icmp6[icmp6type] == icmp6-routersolicit",
+    ] {
+        run.extend(["-a", word]);
+    }
+    let output = Ops::new()?.run(&run)?;
+    assert_eq!(output.code(), 0, "{output:?}");
+    let asked = "> ff02::2: ICMP6, router solicitation, length 16";
+    assert!(output.stdout.contains(asked), "{output:?}");
+    assert!(
+        output.stdout.contains("0 packets dropped by kernel"),
+        "{output:?}"
+    );
     Ok(())
 }

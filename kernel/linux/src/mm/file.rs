@@ -12,6 +12,7 @@ use machine::sync::SpinLock;
 
 use super::pager::{Description, Pager, SharedMemory};
 use super::vma::{Backing, PAGE, VmProt};
+use crate::socket;
 
 /// The page cache of a file, as long as something maps it.
 struct FilePager {
@@ -163,6 +164,10 @@ pub fn backing(
             return Err(Errno::EPERM);
         }
         max_prot -= VmProt::EXEC;
+    }
+    if let Some(packet) = socket::packet::of(open) {
+        let pager: Arc<dyn Pager> = packet.mapping(offset, bytes)?;
+        return Ok((Backing::Object { pager, offset: 0 }, max_prot));
     }
     let cache = match open.file().mmap_source()? {
         MmapSource::Zero if shared => {

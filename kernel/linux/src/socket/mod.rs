@@ -15,6 +15,7 @@ pub mod netlink;
 pub mod ops;
 pub mod option;
 pub mod packet;
+pub mod ring;
 pub mod unix;
 pub mod vsock;
 

@@ -1,16 +1,16 @@
-//! `AF_PACKET` (`packet(7)`): whole frames of an interface, over a tap of the network engine. Without the memory-mapped
-//! rings: a program that asks for them is told that they are not there and reads with `recv(2)`.
+//! `AF_PACKET` (`packet(7)`): whole frames of an interface, over a tap of the network engine. The ring through which they are
+//! read without a call is [`ring`](super::ring)'s; there is none to send through.
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use errno::{Errno, Result};
 use iobuf::{Sink, Source};
 use machine::sync::SpinLock;
 use net::bpf::{self, Program};
 use net::query::LinkInfo;
-use net::tap::{Filter, Seen};
+use net::tap::{Filter, Seen, Sink as TapSink};
 use net::{FrameKind, MsgFlags, Shutdown, Stack, Tap, TapConfig, TappedFrame};
 use sched::poll::{Events, Pollee};
 
@@ -18,19 +18,24 @@ use super::addr::{AF_PACKET, Address, LinkAddr};
 use super::inet::ioctl::{ARPHRD_ETHER, ARPHRD_LOOPBACK, hardware_type};
 use super::ops::{Control, Kind, Received, SendMsg, SocketOps};
 use super::option::{self as so, SOL_SOCKET, int, parse_int};
+use super::ring::{self, Ring};
 
 /// `ETH_P_ALL`.
 const ALL: u16 = 3;
 /// Bytes of an Ethernet header.
 const ETH: usize = 14;
 
-const SOL_PACKET: i32 = 263;
+/// Level of the options of packet sockets.
+pub const SOL_PACKET: i32 = 263;
 const ADD_MEMBERSHIP: i32 = 1;
 const DROP_MEMBERSHIP: i32 = 2;
+const RX_RING: i32 = 5;
 const STATISTICS: i32 = 6;
 const AUXDATA: i32 = 8;
 const VERSION: i32 = 10;
-const HDRLEN: i32 = 11;
+/// `PACKET_HDRLEN`: its value is a question, too, which [`ring::header_len`] answers.
+pub const HDRLEN: i32 = 11;
+const RESERVE: i32 = 12;
 const IGNORE_OUTGOING: i32 = 23;
 const MR_PROMISC: u16 = 1;
 
@@ -50,6 +55,10 @@ pub struct PacketSocket {
     bound: SpinLock<(u32, u16)>,
     memberships: SpinLock<Vec<Membership>>,
     filter: SpinLock<Option<Arc<Program>>>,
+    ring: SpinLock<Option<Arc<Ring>>>,
+    /// `PACKET_VERSION` and `PACKET_RESERVE`.
+    version: AtomicU32,
+    reserve: AtomicU32,
     auxdata: AtomicBool,
     ignore_outgoing: AtomicBool,
     timestamp: AtomicBool,
@@ -67,6 +76,11 @@ pub struct Row {
     pub index: u32,
     /// Bytes that wait.
     pub queued: usize,
+}
+
+/// The packet socket behind an open file, if it is one.
+pub fn of(open: &fs::OpenFile) -> Option<&PacketSocket> {
+    super::file::of(open).ok()?.ops().as_any().downcast_ref()
 }
 
 fn stack() -> Result<&'static Arc<Stack>> {
@@ -95,13 +109,16 @@ impl PacketSocket {
         let protocol = u16::from_be(protocol as u16);
         let stack = stack()?;
         let capacity = stack.config().limits.rmem_default;
-        let tap = stack.tap(config(0, protocol, false, capacity, None))?;
+        let tap = stack.tap(config(0, protocol, false, capacity))?;
         Ok(Arc::new(PacketSocket {
             kind,
             tap,
             bound: SpinLock::new((0, protocol)),
             memberships: SpinLock::new(Vec::new()),
             filter: SpinLock::new(None),
+            ring: SpinLock::new(None),
+            version: AtomicU32::new(0),
+            reserve: AtomicU32::new(0),
             auxdata: AtomicBool::new(false),
             ignore_outgoing: AtomicBool::new(false),
             timestamp: AtomicBool::new(false),
@@ -125,14 +142,73 @@ impl PacketSocket {
         let ignore = self.ignore_outgoing.load(Ordering::Relaxed);
         let capacity = self.tap.config().capacity;
         let filter = self.filter.lock().clone();
-        let filter = filter.map(|program| self.choice(program));
-        self.tap
-            .set_config(config(index, protocol, ignore, capacity, filter))
+        let ring = self.ring.lock().clone();
+        self.tap.set_config(TapConfig {
+            filter: filter.map(|program| self.choice(program)),
+            sink: ring.map(|ring| self.slots(ring)),
+            ..config(index, protocol, ignore, capacity)
+        })
+    }
+
+    /// Bytes of each frame that the program does not see.
+    fn skip(&self) -> usize {
+        if self.kind == Kind::Dgram { ETH } else { 0 }
+    }
+
+    fn slots(&self, ring: Arc<Ring>) -> TapSink {
+        let skip = self.skip();
+        Arc::new(move |frame: &TappedFrame| {
+            let address = Address::Packet(describe(frame)).to_bytes();
+            ring.put(frame, skip, &address, status(frame))
+        })
+    }
+
+    /// `PACKET_RX_RING`: makes the ring, or ends it.
+    fn set_ring(&self, wanted: &[u8]) -> Result<()> {
+        {
+            let mut own = self.ring.lock();
+            if Ring::ends(wanted)? {
+                // The tap has it as well; whoever else does maps it.
+                if own.as_ref().is_some_and(|ring| Arc::strong_count(ring) > 2) {
+                    return Err(Errno::EBUSY);
+                }
+                *own = None;
+            } else if own.is_some() {
+                return Err(Errno::EBUSY);
+            } else if self.version.load(Ordering::Relaxed) as i32 != ring::VERSION {
+                return Err(Errno::EINVAL);
+            } else {
+                *own = Some(Ring::new(wanted, self.reserve.load(Ordering::Relaxed))?);
+            }
+        }
+        self.refresh()
+    }
+
+    /// What `mmap(2)` shows: the ring, whole.
+    ///
+    /// # Errors
+    /// `EINVAL` without a ring, or for a part of it.
+    pub fn mapping(&self, offset: u64, bytes: usize) -> Result<Arc<Ring>> {
+        let ring = self.ring.lock().clone().ok_or(Errno::EINVAL)?;
+        if offset != 0 || bytes != ring.bytes() {
+            return Err(Errno::EINVAL);
+        }
+        Ok(ring)
+    }
+
+    /// Sets what the layout of a ring depends on, before there is one.
+    fn set_layout(&self, to: &AtomicU32, value: u32) -> Result<()> {
+        let own = self.ring.lock();
+        if own.is_some() {
+            return Err(Errno::EBUSY);
+        }
+        to.store(value, Ordering::Relaxed);
+        Ok(())
     }
 
     /// What the tap asks of each frame while a program is attached. For `SOCK_DGRAM` data begins behind the link's header.
     fn choice(&self, program: Arc<Program>) -> Filter {
-        let data = if self.kind == Kind::Dgram { ETH } else { 0 };
+        let data = self.skip();
         Arc::new(move |seen: &Seen<'_>| {
             let keep = program.run(&bpf::Packet {
                 frame: seen.bytes,
@@ -187,30 +263,8 @@ impl PacketSocket {
         Ok(())
     }
 
-    fn describe(&self, frame: &TappedFrame) -> LinkAddr {
-        let mut addr = [0; 8];
-        if let Some(mac) = frame.bytes.get(6..12) {
-            addr[..6].copy_from_slice(mac);
-        }
-        LinkAddr {
-            protocol: protocol_of(&frame.bytes),
-            index: frame.index,
-            hardware: link(frame.index).map_or(1, |link| hardware_type(&link)),
-            kind: frame.kind as u8,
-            len: 6,
-            addr,
-            padded: true,
-        }
-    }
-
     fn auxdata(&self, frame: &TappedFrame, skip: usize) -> Control {
-        let mut status = STATUS_USER;
-        if frame.checksum_pending {
-            status |= STATUS_CSUM_NOT_READY;
-        } else if frame.checksum_valid {
-            status |= STATUS_CSUM_VALID;
-        }
-        let mut bytes = status.to_ne_bytes().to_vec();
+        let mut bytes = status(frame).to_ne_bytes().to_vec();
         bytes.extend(((frame.len - skip) as u32).to_ne_bytes());
         bytes.extend(((frame.bytes.len() - skip) as u32).to_ne_bytes());
         // tp_mac, tp_net, and no VLAN.
@@ -221,6 +275,37 @@ impl PacketSocket {
     }
 }
 
+/// Where a frame came from.
+fn describe(frame: &TappedFrame) -> LinkAddr {
+    let mut addr = [0; 8];
+    if let Some(mac) = frame.bytes.get(6..12) {
+        addr[..6].copy_from_slice(mac);
+    }
+    LinkAddr {
+        protocol: protocol_of(&frame.bytes),
+        index: frame.index,
+        hardware: if frame.loopback {
+            ARPHRD_LOOPBACK
+        } else {
+            ARPHRD_ETHER
+        },
+        kind: frame.kind as u8,
+        len: 6,
+        addr,
+        padded: true,
+    }
+}
+
+/// Its `TP_STATUS_*`.
+fn status(frame: &TappedFrame) -> u32 {
+    STATUS_USER
+        | match (frame.checksum_pending, frame.checksum_valid) {
+            (true, _) => STATUS_CSUM_NOT_READY,
+            (false, true) => STATUS_CSUM_VALID,
+            (false, false) => 0,
+        }
+}
+
 /// The EtherType.
 fn protocol_of(frame: &[u8]) -> u16 {
     match frame.get(12..14) {
@@ -229,13 +314,7 @@ fn protocol_of(frame: &[u8]) -> u16 {
     }
 }
 
-fn config(
-    index: u32,
-    protocol: u16,
-    ignore_outgoing: bool,
-    capacity: usize,
-    filter: Option<Filter>,
-) -> TapConfig {
+fn config(index: u32, protocol: u16, ignore_outgoing: bool, capacity: usize) -> TapConfig {
     TapConfig {
         index,
         protocol: (protocol != ALL).then_some(protocol),
@@ -243,7 +322,6 @@ fn config(
         // Only who wants all protocols sees what leaves.
         outgoing: protocol == ALL && !ignore_outgoing,
         capacity,
-        filter,
         ..TapConfig::default()
     }
 }
@@ -322,7 +400,7 @@ impl SocketOps for PacketSocket {
             self.tap.next()
         };
         let frame = next.ok_or(Errno::EAGAIN)?;
-        let skip = if self.kind == Kind::Dgram { ETH } else { 0 };
+        let skip = self.skip();
         let bytes = frame.bytes.get(skip..).unwrap_or(&[]);
         let len = sink.put(bytes)?;
         let mut control = Vec::new();
@@ -335,7 +413,7 @@ impl SocketOps for PacketSocket {
         Ok(Received {
             len,
             full_len: bytes.len(),
-            from: Some(Address::Packet(self.describe(&frame))),
+            from: Some(Address::Packet(describe(&frame))),
             flags: if len < bytes.len() {
                 MsgFlags::TRUNC
             } else {
@@ -361,6 +439,7 @@ impl SocketOps for PacketSocket {
             }
         }
         *self.bound.lock() = (0, 0);
+        *self.ring.lock() = None;
         // What no longer listens costs nothing: as it was before `bind`.
         let _ = self.refresh();
     }
@@ -412,8 +491,16 @@ impl SocketOps for PacketSocket {
                 self.filter.lock().take().ok_or(Errno::ENOENT)?;
                 self.refresh()
             }
-            // No version of the ring's format.
-            (SOL_PACKET, VERSION) => Err(Errno::EINVAL),
+            (SOL_PACKET, RX_RING) => self.set_ring(value),
+            // The third version of the ring's format is not provided; the first has no ring here.
+            (SOL_PACKET, VERSION) => match parse_int(value)? {
+                version @ (0 | ring::VERSION) => self.set_layout(&self.version, version as u32),
+                _ => Err(Errno::EINVAL),
+            },
+            (SOL_PACKET, RESERVE) => {
+                let bytes = u32::try_from(parse_int(value)?).map_err(|_| Errno::EINVAL)?;
+                self.set_layout(&self.reserve, bytes)
+            }
             (SOL_SOCKET, so::SO_RCVBUF | so::SO_RCVBUFFORCE) => {
                 let limits = &stack()?.config().limits;
                 let asked = usize::try_from(parse_int(value)?).unwrap_or(0);
@@ -443,6 +530,9 @@ impl SocketOps for PacketSocket {
         Ok(match (level, name) {
             (SOL_PACKET, STATISTICS) => {
                 let seen = [self.tap.seen(), self.tap.dropped()];
+                if let Some(ring) = &*self.ring.lock() {
+                    ring.told();
+                }
                 let mut bytes = Vec::new();
                 for (now, told) in seen.into_iter().zip(&self.told) {
                     let before = told.swap(now, Ordering::AcqRel);
@@ -455,7 +545,8 @@ impl SocketOps for PacketSocket {
             (SOL_SOCKET, so::SO_ATTACH_FILTER) => {
                 (self.filter.lock().as_ref()).map_or(Vec::new(), |filter| filter.to_bytes())
             }
-            (SOL_PACKET, HDRLEN) => return Err(Errno::EINVAL),
+            (SOL_PACKET, VERSION) => int(self.version.load(Ordering::Relaxed) as i32),
+            (SOL_PACKET, RESERVE) => int(self.reserve.load(Ordering::Relaxed) as i32),
             (SOL_SOCKET, so::SO_RCVBUF) => int(self.tap.config().capacity as i32),
             (SOL_SOCKET, so::SO_SNDBUF) => int(stack()?.config().limits.rmem_default as i32),
             (SOL_SOCKET, so::SO_TIMESTAMP | so::SO_TIMESTAMPNS) => flag(&self.timestamp),
@@ -469,7 +560,8 @@ impl SocketOps for PacketSocket {
 
     fn poll(&self) -> Events {
         let mut events = Events::OUT;
-        if self.tap.next_len().is_some() {
+        let ring = self.ring.lock().clone();
+        if self.tap.next_len().is_some() || ring.is_some_and(|ring| ring.ready()) {
             events |= Events::IN;
         }
         events
@@ -480,7 +572,7 @@ impl SocketOps for PacketSocket {
     }
 
     fn input_queued(&self) -> Result<usize> {
-        let skip = if self.kind == Kind::Dgram { ETH } else { 0 };
+        let skip = self.skip();
         Ok(self
             .tap
             .next_len()

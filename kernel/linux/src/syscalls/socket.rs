@@ -20,7 +20,8 @@ use crate::socket::inet::InetSocket;
 use crate::socket::netlink::NetlinkSocket;
 use crate::socket::ops::{Kind, SocketOps};
 use crate::socket::option::{SO_ATTACH_FILTER, SOL_SOCKET};
-use crate::socket::packet::PacketSocket;
+use crate::socket::packet::{HDRLEN, PacketSocket, SOL_PACKET};
+use crate::socket::ring::header_len;
 use crate::socket::unix::UnixSocket;
 use crate::socket::vsock::VsockSocket;
 use crate::uaccess::UserPtr;
@@ -312,6 +313,15 @@ pub fn sys_getsockopt(
     let file = ctx.process.files.get(fd)?;
     let socket = of(&file)?;
     let room = usize::try_from(len.read()?).map_err(|_| Errno::EINVAL)?;
+    if (level, name) == (SOL_PACKET, HDRLEN) && socket.ops().family() == AF_PACKET {
+        if room < 4 {
+            return Err(Errno::EINVAL);
+        }
+        let value = UserPtr::<i32>::new(value.addr());
+        value.write(&header_len(value.read()?)?)?;
+        len.write(&4)?;
+        return Ok(0);
+    }
     let bytes = socket.option(level, name, room)?;
     if (level, name) == (SOL_SOCKET, SO_ATTACH_FILTER) {
         return filter::tell(&bytes, value, len).map(|()| 0);

@@ -6,6 +6,8 @@
 //! table before a socket, a socket before the queues.
 
 mod conn;
+#[cfg(test)]
+mod fuzz;
 mod header;
 mod socket;
 #[cfg(test)]

@@ -24,8 +24,8 @@ impl UnixSocket {
             return Err(Errno::EINVAL);
         }
         let binding = match name {
-            UnixAddr::Unnamed => names::autobind(&self.me)?,
-            UnixAddr::Abstract(name) => names::bind_abstract(name.clone(), &self.me)?,
+            UnixAddr::Unnamed => names::autobind(self.kind, &self.me)?,
+            UnixAddr::Abstract(name) => names::bind_abstract(name.clone(), self.kind, &self.me)?,
             UnixAddr::Path(name) => {
                 let (path, key) = paths::create_socket(name)?;
                 names::bind_inode(key, name.clone(), path, &self.me)?
@@ -45,7 +45,7 @@ impl UnixSocket {
 
     pub(super) fn autobind_if_unnamed(&self) -> Result<()> {
         if self.binding.lock().is_none() {
-            let binding = Arc::new(names::autobind(&self.me)?);
+            let binding = Arc::new(names::autobind(self.kind, &self.me)?);
             let mut slot = self.binding.lock();
             if slot.is_none() {
                 *slot = Some(binding);
@@ -94,11 +94,13 @@ impl UnixSocket {
         taken.ok_or(Errno::EAGAIN)
     }
 
-    /// The socket that has this name.
-    fn find(name: &UnixAddr) -> Result<Arc<UnixSocket>> {
+    /// The socket that has this name, as one of this kind finds it.
+    fn find(&self, name: &UnixAddr) -> Result<Arc<UnixSocket>> {
         match name {
             UnixAddr::Unnamed => Err(Errno::EINVAL),
-            UnixAddr::Abstract(name) => names::find_abstract(name).ok_or(Errno::ECONNREFUSED),
+            UnixAddr::Abstract(name) => {
+                names::find_abstract(name, self.kind).ok_or(Errno::ECONNREFUSED)
+            }
             UnixAddr::Path(path) => {
                 let key = paths::find_socket(path)?;
                 names::find_inode(key).ok_or(Errno::ECONNREFUSED)
@@ -107,7 +109,7 @@ impl UnixSocket {
     }
 
     pub(super) fn find_datagram_target(&self, name: &UnixAddr) -> Result<Arc<UnixSocket>> {
-        let target = Self::find(name)?;
+        let target = self.find(name)?;
         if target.kind != self.kind {
             return Err(Errno::EPROTOTYPE);
         }
@@ -144,7 +146,7 @@ impl UnixSocket {
             self.set_peer(&target);
             return Ok(());
         }
-        let listener = Self::find(name)?;
+        let listener = self.find(name)?;
         if listener.kind != self.kind {
             return Err(Errno::EPROTOTYPE);
         }
@@ -196,7 +198,7 @@ impl UnixSocket {
         let Address::Unix(name) = addr else {
             return Err(Errno::EINVAL);
         };
-        let listener = Self::find(name)?;
+        let listener = self.find(name)?;
         crate::files::blocking::wait(&listener.room, deadline_ns, || {
             match &*listener.state.lock() {
                 State::Listening { backlog, waiting } => waiting.len() <= *backlog,

@@ -61,6 +61,8 @@ pub struct UnixSocket {
     binding: SpinLock<Option<Arc<Binding>>>,
     /// The name shown by a socket that `accept(2)` made: its listener's.
     inherited: SpinLock<Option<Arc<Binding>>>,
+    /// The name of a peer that is gone.
+    left: SpinLock<Option<UnixAddr>>,
     queue: Mutex<Queue>,
     /// Mirrors of the queue for `poll`, which must not sleep.
     queued_bytes: AtomicUsize,
@@ -117,6 +119,7 @@ impl UnixSocket {
             state: SpinLock::new(State::Idle),
             binding: SpinLock::new(None),
             inherited: SpinLock::new(None),
+            left: SpinLock::new(None),
             queue: Mutex::new(Queue::default()),
             queued_bytes: AtomicUsize::new(0),
             queued_messages: AtomicUsize::new(0),
@@ -351,7 +354,8 @@ impl SocketOps for UnixSocket {
         }
         if self.kind != Kind::Dgram {
             self.take_pending_error()?;
-            if msg.to.is_some() {
+            // Linux does not look at the address of a sequenced packet.
+            if msg.to.is_some() && self.kind == Kind::Stream {
                 return Err(if self.is_connected() {
                     Errno::EISCONN
                 } else {
@@ -359,7 +363,8 @@ impl SocketOps for UnixSocket {
                 });
             }
         }
-        let target = match &msg.to {
+        let to = msg.to.as_ref().filter(|_| self.kind == Kind::Dgram);
+        let target = match to {
             Some(Address::Unix(name)) => self.find_datagram_target(name)?,
             Some(_) => return Err(Errno::EINVAL),
             None => match self.peer() {
@@ -466,9 +471,6 @@ impl SocketOps for UnixSocket {
 
     fn shutdown(&self, how: Shutdown) -> Result<()> {
         let peer = self.peer();
-        if self.kind != Kind::Dgram && matches!(peer, Err(Errno::ENOTCONN)) {
-            return Err(Errno::ENOTCONN);
-        }
         if how.read() {
             self.receive_closed.store(true, Ordering::Release);
         }
@@ -495,6 +497,7 @@ impl SocketOps for UnixSocket {
         let state = core::mem::replace(&mut *self.state.lock(), State::Idle);
         self.receive_closed.store(true, Ordering::Release);
         self.send_closed.store(true, Ordering::Release);
+        let name = self.name();
         let binding = self.binding.lock().take();
         drop(binding);
         match state {
@@ -504,6 +507,7 @@ impl SocketOps for UnixSocket {
                 {
                     peer.receive_closed.store(true, Ordering::Release);
                     peer.send_closed.store(true, Ordering::Release);
+                    *peer.left.lock() = Some(name);
                     peer.peer_closed(unread.then_some(Errno::ECONNRESET));
                 }
             }
@@ -531,6 +535,9 @@ impl SocketOps for UnixSocket {
     }
 
     fn peer_addr(&self) -> Result<Address> {
+        if let Some(name) = self.left.lock().clone() {
+            return Ok(Address::Unix(name));
+        }
         match self.peer() {
             Ok(peer) => Ok(Address::Unix(peer.name())),
             Err(Errno::EPIPE) => Ok(Address::Unix(UnixAddr::Unnamed)),

@@ -12,13 +12,15 @@ use machine::sync::SpinLock;
 
 use super::UnixSocket;
 use crate::socket::addr::UnixAddr;
+use crate::socket::ops::Kind;
 
 /// Identity of an inode: device and number.
 pub type InodeKey = (u64, u64);
 
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
 enum Key {
-    Abstract(Vec<u8>),
+    /// Each kind of socket (`SOCK_*`) has abstract names of its own.
+    Abstract(i32, Vec<u8>),
     Inode(InodeKey),
 }
 
@@ -64,9 +66,9 @@ fn bind(
 ///
 /// # Errors
 /// `EADDRINUSE`.
-pub fn bind_abstract(name: Vec<u8>, socket: &Weak<UnixSocket>) -> Result<Binding> {
+pub fn bind_abstract(name: Vec<u8>, kind: Kind, socket: &Weak<UnixSocket>) -> Result<Binding> {
     bind(
-        Key::Abstract(name.clone()),
+        Key::Abstract(kind as i32, name.clone()),
         UnixAddr::Abstract(name),
         None,
         socket,
@@ -90,11 +92,11 @@ pub fn bind_inode(
 ///
 /// # Errors
 /// `ENOSPC` when all are taken.
-pub fn autobind(socket: &Weak<UnixSocket>) -> Result<Binding> {
+pub fn autobind(kind: Kind, socket: &Weak<UnixSocket>) -> Result<Binding> {
     for _ in 0..=0xf_ffffu32 {
         let n = NEXT_AUTOBIND.fetch_add(1, Ordering::Relaxed) & 0xf_ffff;
         let name = alloc::format!("{n:05x}").into_bytes();
-        if let Ok(binding) = bind_abstract(name, socket) {
+        if let Ok(binding) = bind_abstract(name, kind, socket) {
             return Ok(binding);
         }
     }
@@ -102,8 +104,9 @@ pub fn autobind(socket: &Weak<UnixSocket>) -> Result<Binding> {
 }
 
 /// Who is bound to an abstract name.
-pub fn find_abstract(name: &[u8]) -> Option<Arc<UnixSocket>> {
-    BOUND.lock().get(&Key::Abstract(name.to_vec()))?.upgrade()
+pub fn find_abstract(name: &[u8], kind: Kind) -> Option<Arc<UnixSocket>> {
+    let key = Key::Abstract(kind as i32, name.to_vec());
+    BOUND.lock().get(&key)?.upgrade()
 }
 
 /// Who is bound to the path name of that inode.
