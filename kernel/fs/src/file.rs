@@ -12,7 +12,7 @@ use core::{
 
 use errno::{Errno, Result};
 use iobuf::{Sink, Source};
-use machine::sync::Once;
+use machine::{mem::Frame, sync::Once};
 use sched::{
     Mutex,
     poll::{Events, Pollee},
@@ -83,6 +83,22 @@ pub trait File: Send + Sync {
     fn read_at(&self, offset: u64, sink: &mut dyn Sink, flags: OpenFlags) -> Result<usize> {
         let _ = (offset, sink, flags);
         Err(Errno::EINVAL)
+    }
+
+    /// Reads without a copy: hands out the pages that `len` bytes from `offset` on lie in, as far as the file reaches:
+    /// a frame, where in it they begin, how many they are. `take` answers how many it took.
+    ///
+    /// # Errors
+    /// `ENODEV` by default: there are no pages to hand out. `EIO`, `ENOMEM`, and what `take` says.
+    fn read_frames(
+        &self,
+        offset: u64,
+        len: usize,
+        flags: OpenFlags,
+        take: &mut dyn FnMut(Frame, usize, usize) -> Result<usize>,
+    ) -> Result<usize> {
+        let _ = (offset, len, flags, take);
+        Err(Errno::ENODEV)
     }
 
     /// Writes at an offset. With `APPEND` in `flags` the offset is ignored and the data goes to the

@@ -6,6 +6,7 @@ use core::any::Any;
 
 use errno::{Errno, Result};
 use iobuf::{Sink, Source};
+use machine::mem::Frame;
 
 use crate::{
     FallocateMode, File, Inode, MAX_FILE_SIZE, Metadata, MmapSource, OpenFlags, PageCache, Path,
@@ -50,6 +51,20 @@ impl File for RegularFile {
         }
         let done = self.cache.read(offset, sink, &self.readahead)?;
         if !flags.contains(OpenFlags::NOATIME) {
+            self.path.touch_atime();
+        }
+        Ok(done)
+    }
+
+    fn read_frames(
+        &self,
+        offset: u64,
+        len: usize,
+        flags: OpenFlags,
+        take: &mut dyn FnMut(Frame, usize, usize) -> Result<usize>,
+    ) -> Result<usize> {
+        let done = self.cache.read_frames(offset, len, &self.readahead, take)?;
+        if done > 0 && !flags.contains(OpenFlags::NOATIME) {
             self.path.touch_atime();
         }
         Ok(done)

@@ -45,6 +45,9 @@ const PAGE: u64 = PAGE_SIZE as u64;
 /// How many pages a reader looks up at a time.
 const BATCH: usize = 16;
 
+/// Takes a part of a frame, or zeros: where it begins, how many bytes; answers how many it took.
+type TakePart<'a> = &'a mut dyn FnMut(Option<&Frame>, usize, usize) -> Result<usize>;
+
 /// Told when pages of a file that are mapped change their state. `first..end` are page numbers.
 /// Called without spin locks held; must not call back into the same cache.
 pub trait MappingObserver: Send + Sync {
@@ -187,8 +190,47 @@ impl PageCache {
     /// # Errors
     /// `EIO`, `ENOMEM`, and what the sink says, when nothing was read before.
     pub fn read(&self, offset: u64, sink: &mut dyn Sink, ahead: &Readahead) -> Result<usize> {
+        let len = sink.remaining();
+        self.read_parts(offset, len, ahead, &mut |part, within, len| match part {
+            Some(frame) => put(sink, frame, within, len),
+            // A hole costs no memory to read.
+            None => sink.put_zeros(len),
+        })
+    }
+
+    /// As [`PageCache::read`], but hands out the frames themselves: `take` gets a frame, where in it the bytes begin and
+    /// how many they are, and answers how many it took; with fewer than all, that is the end. Who keeps a frame keeps
+    /// its memory, and sees what is written to the file later.
+    ///
+    /// # Errors
+    /// `EIO`, `ENOMEM`, and what `take` says, when nothing was taken before.
+    pub fn read_frames(
+        &self,
+        offset: u64,
+        len: usize,
+        ahead: &Readahead,
+        take: &mut dyn FnMut(Frame, usize, usize) -> Result<usize>,
+    ) -> Result<usize> {
+        self.read_parts(offset, len, ahead, &mut |part, within, len| match part {
+            Some(frame) => take(frame.clone(), within, len),
+            None => take(
+                Frame::alloc_zeroed().map_err(|_| Errno::ENOMEM)?,
+                within,
+                len,
+            ),
+        })
+    }
+
+    /// Goes through the pages of `len` bytes from `offset` on, as far as the file reaches; a hole in memory is `None`.
+    fn read_parts(
+        &self,
+        offset: u64,
+        len: usize,
+        ahead: &Readahead,
+        take: TakePart<'_>,
+    ) -> Result<usize> {
         let mut done = 0usize;
-        let result = self.read_pages(offset, sink, ahead, &mut done);
+        let result = self.read_pages(offset, len, ahead, take, &mut done);
         match result {
             Err(error) if done == 0 => Err(error),
             _ => Ok(done),
@@ -198,17 +240,18 @@ impl PageCache {
     fn read_pages(
         &self,
         offset: u64,
-        sink: &mut dyn Sink,
+        len: usize,
         ahead: &Readahead,
+        take: TakePart<'_>,
         done: &mut usize,
     ) -> Result<()> {
         loop {
             let at = offset + *done as u64;
             let size = self.size();
-            if at >= size || sink.remaining() == 0 {
+            if at >= size || *done >= len {
                 return Ok(());
             }
-            let end = size.min(at.saturating_add(sink.remaining() as u64));
+            let end = size.min(at.saturating_add((len - *done) as u64));
             let (first, last) = (at / PAGE, (end - 1) / PAGE);
             if !self.store.in_memory() {
                 ahead.on_read(self, first, last + 1);
@@ -226,11 +269,7 @@ impl PageCache {
                         cache.start_read(index, index + 1);
                     })?),
                 };
-                let moved = match page {
-                    Some(page) => put(sink, page.frame(), within, len)?,
-                    // A hole costs no memory to read.
-                    None => sink.put_zeros(len)?,
-                };
+                let moved = take(page.as_ref().map(|page| page.frame()), within, len)?;
                 *done += moved;
                 if moved < len {
                     return Ok(());

@@ -7,6 +7,7 @@ use core::any::Any;
 use errno::{Errno, Result};
 use fs::{File, Metadata, OpenFile, OpenFlags};
 use iobuf::{Sink, Source};
+use net::nic::TxSegment;
 use net::{MsgFlags, Shutdown};
 use sched::poll::{Events, Pollee};
 
@@ -199,6 +200,34 @@ impl SocketFile {
             }
             other => other,
         }
+    }
+
+    /// Sends all of `pages` without copying, waiting for room if it may: how many bytes went, and what stopped it.
+    pub fn send_pages(
+        &self,
+        pages: &mut Vec<TxSegment>,
+        more: bool,
+        nonblock: bool,
+    ) -> (usize, Option<Errno>) {
+        let deadline = self.common.send_deadline();
+        let mut total = 0;
+        while !pages.is_empty() {
+            let stopped = match self.ops.send_pages(pages, more) {
+                Ok(n) => {
+                    total += n;
+                    continue;
+                }
+                Err(Errno::EAGAIN) if !nonblock => self.wait_for(Events::OUT, deadline).err(),
+                Err(error) => Some(error),
+            };
+            if let Some(error) = stopped {
+                if error == Errno::EPIPE && total == 0 {
+                    raise::on_thread(SIGPIPE);
+                }
+                return (total, Some(interrupted(error, deadline)));
+            }
+        }
+        (total, None)
     }
 
     /// Receives; with `MSG_WAITALL` a stream waits for all.

@@ -7,6 +7,7 @@ use alloc::vec::Vec;
 use errno::{Errno, Result};
 use fs::OpenFile;
 use iobuf::{Sink, Source};
+use net::nic::TxSegment;
 use net::{MsgFlags, Shutdown};
 use sched::poll::{Events, Pollee};
 
@@ -163,6 +164,21 @@ pub trait SocketOps: Send + Sync {
     /// # Errors
     /// As `send(2)`; `EPIPE` has the caller raise `SIGPIPE`.
     fn send(&self, source: &mut dyn Source, msg: &SendMsg) -> Result<usize>;
+
+    /// Sends from the front of `pages` without copying, as much as there is room for; `more`: the last one is followed by
+    /// others at once.
+    ///
+    /// # Errors
+    /// As [`SocketOps::send`]; `EOPNOTSUPP` by default.
+    fn send_pages(&self, pages: &mut Vec<TxSegment>, more: bool) -> Result<usize> {
+        let _ = (pages, more);
+        Err(Errno::EOPNOTSUPP)
+    }
+
+    /// Whether [`SocketOps::send_pages`] works.
+    fn takes_pages(&self) -> bool {
+        false
+    }
 
     /// Waits, if a send of `msg` that was told `EAGAIN` needs more than [`SocketOps::poll`]; answers
     /// whether it did.

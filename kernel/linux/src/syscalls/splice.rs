@@ -1,7 +1,8 @@
 //! Moving data between descriptors: `pipe(2)`, `sendfile(2)`, `copy_file_range(2)`, `splice(2)`,
 //! `tee(2)`, `vmsplice(2)`.
 //!
-//! Data goes through one buffer in the kernel; no page changes its owner.
+//! Data goes through one buffer in the kernel, but for `sendfile` to a TCP socket, which sends the file's pages where they
+//! lie; no page changes its owner.
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -14,7 +15,10 @@ use crate::ctx::Ctx;
 use crate::files::blocking::{any, wait};
 use crate::files::handles::PipeEnd;
 use crate::files::{descriptor_limit, install};
+use crate::socket;
 use crate::uaccess::{MAX_RW_COUNT, UserPtr, UserVec};
+use machine::mem::PAGE_SIZE;
+use net::nic::TxSegment;
 use sched::poll::Events;
 
 fn pipe_with(ctx: &Ctx<'_>, out: UserPtr<[i32; 2]>, flags: u32) -> Result<usize> {
@@ -175,6 +179,75 @@ fn transfer(
     }
 }
 
+/// Pages that go to a socket at a time.
+const PAGES: usize = 16;
+
+/// From a file to a socket whose queue refers to the file's pages: nothing is copied. `None` where one of the two cannot.
+fn send_pages(
+    from: &OpenFile,
+    from_at: &mut Position,
+    to: &OpenFile,
+    len: usize,
+) -> Option<Result<usize>> {
+    let socket = socket::file::of(to).ok()?;
+    if !socket.ops().takes_pages() {
+        return None;
+    }
+    let nonblock = to.flags().contains(OpenFlags::NONBLOCK);
+    let start = match from_at {
+        Position::Own => from.offset(),
+        Position::At(offset, _) => *offset,
+    };
+    let size = match from.file().metadata() {
+        Ok(metadata) => metadata.size,
+        Err(error) => return Some(Err(error)),
+    };
+    let len = len.min(usize::try_from(size.saturating_sub(start)).unwrap_or(usize::MAX));
+    let mut total = 0;
+    let mut pages = Vec::new();
+    let mut failure = None;
+    while total < len && failure.is_none() {
+        pages.clear();
+        let at = start + total as u64;
+        let within = (at % PAGE_SIZE as u64) as usize;
+        let want = (PAGES * PAGE_SIZE - within).min(len - total);
+        let read = from
+            .file()
+            .read_frames(at, want, from.flags(), &mut |frame, offset, len| {
+                pages.push(TxSegment::Frame {
+                    frame,
+                    offset: offset as u32,
+                    len: len as u32,
+                });
+                Ok(len)
+            });
+        let read = match read {
+            Ok(0) => break,
+            Ok(read) => read,
+            Err(Errno::ENODEV) if total == 0 => return None,
+            Err(error) => {
+                failure = Some(error);
+                break;
+            }
+        };
+        let (sent, stopped) = socket.send_pages(&mut pages, total + read < len, nonblock);
+        total += sent;
+        failure = stopped;
+    }
+    if total == 0
+        && let Some(error) = failure
+    {
+        return Some(Err(error));
+    }
+    from_at.advance(total);
+    let moved = match from_at {
+        // It was read from there, so the offset exists.
+        Position::Own => from.seek(fs::Whence::Current, total as i64).map(|_| ()),
+        Position::At(..) => from_at.store(),
+    };
+    Some(moved.map(|()| total))
+}
+
 /// `sendfile(2)`.
 pub fn sys_sendfile(
     ctx: &mut Ctx<'_>,
@@ -202,6 +275,9 @@ pub fn sys_sendfile(
         }
     }
     let len = len.min(MAX_RW_COUNT);
+    if let Some(sent) = send_pages(&from, &mut position, &to, len) {
+        return sent;
+    }
     transfer(&from, &mut position, &to, &mut Position::Own, len)
 }
 

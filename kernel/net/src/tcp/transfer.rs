@@ -3,6 +3,7 @@
 
 use alloc::boxed::Box;
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 use core::net::{IpAddr, SocketAddr};
 
 use errno::{Errno, Result};
@@ -236,20 +237,32 @@ impl TcpSocket {
         })
     }
 
-    /// Sends bytes where they lie, such as a page of the page cache: nothing is copied. The memory must
-    /// not change until the peer has acknowledged it. All of it is taken if there is any room.
+    /// Sends bytes where they lie, such as pages of the page cache, from the front of `segments` as long as there is room,
+    /// and returns how many: nothing is copied. What is written there until the peer has acknowledged it may go out
+    /// instead, as on Linux.
     ///
     /// # Errors
     /// As [`crate::Socket::send`].
-    pub fn send_segment(&self, segment: TxSegment, more: bool) -> Result<usize> {
+    pub fn send_segments(&self, segments: &mut Vec<TxSegment>, more: bool) -> Result<usize> {
         let now = self.stack.now();
         let done = {
             let _sender = self.send_lock.lock();
-            self.room(now).and_then(|_| {
+            self.room(now).and_then(|room| {
                 self.append(more, now, |tcb| {
-                    let n = segment.len();
-                    tcb.sendq.append_segment(segment);
-                    n
+                    let mut taken = 0;
+                    // The last one may go over what was room: it is one page.
+                    let count = segments
+                        .iter()
+                        .take_while(|segment| {
+                            let fits = taken < room;
+                            taken += if fits { segment.len() } else { 0 };
+                            fits
+                        })
+                        .count();
+                    for segment in segments.drain(..count) {
+                        tcb.sendq.append_segment(segment);
+                    }
+                    taken
                 })
             })
         };

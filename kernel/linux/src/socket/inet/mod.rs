@@ -15,6 +15,7 @@ use core::sync::atomic::{AtomicBool, Ordering};
 
 use errno::{Errno, Result};
 use iobuf::{Sink, Source};
+use net::nic::TxSegment;
 use net::{Family, MsgFlags, SendMeta, Shutdown, Socket};
 use sched::poll::{Events, Pollee};
 
@@ -125,6 +126,17 @@ impl SocketOps for InetSocket {
             self.connecting.store(false, Ordering::Release);
         }
         result
+    }
+
+    fn send_pages(&self, pages: &mut Vec<TxSegment>, more: bool) -> Result<usize> {
+        match self.socket.as_any().downcast_ref::<net::TcpSocket>() {
+            Some(tcp) => tcp.send_segments(pages, more),
+            None => Err(Errno::EOPNOTSUPP),
+        }
+    }
+
+    fn takes_pages(&self) -> bool {
+        self.socket.kind() == net::Kind::Stream
     }
 
     fn send(&self, source: &mut dyn Source, msg: &SendMsg) -> Result<usize> {
