@@ -9,7 +9,6 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt::Write;
 
-use sched::Thread;
 use serde_json::Value as Json;
 use store::watch::Snapshot;
 use store::{MAX_DEPTH, Path, Store};
@@ -23,7 +22,7 @@ use crate::websocket::{CloseCode, Event, Opcode, Reader, write_frame};
 
 /// The most subscriptions of one client.
 const MAX_SUBSCRIPTIONS: usize = 64;
-/// The most values that one client watches. Each takes some 130 bytes, for what was sent last.
+/// The most values that one client watches, with the entries of maps and lists: see [`Snapshot::weight`].
 const MAX_VALUES: usize = 20_000;
 /// The most that all clients watch together.
 const MAX_ALL_VALUES: usize = 60_000;
@@ -37,8 +36,6 @@ const CHANGE_NS: u64 = 1_000_000_000;
 const PING_NS: u64 = 20_000_000_000;
 /// How long a message may take to be taken by the connection.
 const SEND_NS: u64 = 15_000_000_000;
-/// Looking takes at most one part in so many of a client's time: no client gets more than a tenth of a CPU.
-const REST: u64 = 9;
 
 struct Subscription {
     id: u64,
@@ -60,7 +57,6 @@ struct Session<'a> {
     subscriptions: Vec<Subscription>,
     heard_ns: u64,
     pinged_ns: u64,
-    rest_until_ns: u64,
 }
 
 /// Serves a WebSocket until it ends, or what it was admitted by (see [`Console::pass`]). `input` is what came behind the
@@ -77,7 +73,6 @@ pub fn run(console: &Console, pass: Option<&str>, transport: &mut dyn Transport,
         subscriptions: Vec::new(),
         heard_ns: now,
         pinged_ns: now,
-        rest_until_ns: 0,
     };
     if let Err(Some(code)) = session.serve(input) {
         let mut out = Vec::new();
@@ -112,7 +107,7 @@ impl Session<'_> {
                 self.frame(Opcode::Ping, b"")?;
             }
             let next = self.subscriptions.iter().map(|one| one.due_ns).min();
-            let next = next.map_or(u64::MAX, |due| due.max(self.rest_until_ns));
+            let next = next.unwrap_or(u64::MAX);
             let deadline = next.min(self.heard_ns.max(self.pinged_ns) + PING_NS);
             match self.transport.receive(&mut buffer, deadline) {
                 Received::Bytes(count) => {
@@ -213,7 +208,7 @@ impl Session<'_> {
         others
             .filter(|(other, _)| *other != place)
             .filter_map(|(_, other)| other.last.as_ref())
-            .map(|last| last.values().len())
+            .map(Snapshot::weight)
             .sum()
     }
 
@@ -237,22 +232,16 @@ impl Session<'_> {
         while place < self.subscriptions.len() {
             let now = machine::time::now_ns();
             let one = &self.subscriptions[place];
-            // The first values are not kept waiting.
-            if one.due_ns > now || (now < self.rest_until_ns && one.last.is_some()) {
+            if one.due_ns > now {
                 place += 1;
                 continue;
             }
-            // Of the CPU: while it makes way for others, looking costs nothing.
-            let used = sched::with_current(Thread::cpu_ns);
             let looked = {
-                let _turn = turn::take();
-                self.look(place, now)
+                let _turn = turn::take_to_watch();
+                self.look(place, machine::time::now_ns())
             };
             match looked {
                 Ok(text) => {
-                    let took = sched::with_current(Thread::cpu_ns).saturating_sub(used);
-                    let now = machine::time::now_ns();
-                    self.rest_until_ns = self.rest_until_ns.max(now) + took * REST;
                     if let Some(text) = text {
                         self.frame(Opcode::Text, text.as_bytes())?;
                     }
@@ -275,7 +264,7 @@ impl Session<'_> {
         let others = self.kept(place);
         let one = &mut self.subscriptions[place];
         let snapshot = Snapshot::take(self.store, &one.path, one.depth)?;
-        let watched = others + snapshot.values().len();
+        let watched = others + snapshot.weight();
         if watched > MAX_VALUES {
             let message = format!("more than {MAX_VALUES} values would be watched");
             return Err(Error::too_large(message));

@@ -3,7 +3,7 @@
 mod common;
 
 use common::fuzz::Seed;
-use common::{connect, start, watch};
+use common::{Client, TOKEN, connect, start, watch};
 use console::Limits;
 use serde_json::json;
 
@@ -141,4 +141,33 @@ fn any_frames_leave_the_console_alive() {
         client.read_all();
     }
     assert_eq!(connect(address).get("/healthz").status, 200);
+}
+
+#[test]
+fn a_websocket_ends_with_its_session() {
+    let address = start(Limits::default(), false);
+    let token = format!("{{\"token\":\"{TOKEN}\"}}");
+    let reply = connect(address).ask("POST", "/api/login", "", &token);
+    let cookie = reply
+        .header("set-cookie")
+        .unwrap()
+        .split(';')
+        .next()
+        .unwrap();
+    let mut watching = Client::new(address, "");
+    watching.send(format!(
+        "GET /api/watch HTTP/1.1\r\nHost: h\r\nCookie: {cookie}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    ));
+    assert_eq!(watching.head().unwrap().status, 101);
+    watching.say(r#"{"op":"subscribe","id":1,"path":"/log/level","depth":0,"on":"change"}"#);
+    assert_eq!(watching.hear_json()["full"], true);
+    let mut leaving = Client::new(address, "");
+    leaving.send(format!(
+        "POST /api/logout HTTP/1.1\r\nHost: h\r\nCookie: {cookie}\r\n\r\n"
+    ));
+    assert_eq!(leaving.reply().unwrap().status, 204);
+    // A policy violation (RFC 6455 section 7.4.1), at once: not when the next ping is due.
+    let (first, payload) = watching.hear().unwrap();
+    assert_eq!((first, &payload[..]), (0x88, &1008u16.to_be_bytes()[..]));
 }

@@ -87,6 +87,24 @@ pub enum Value {
 }
 
 impl Value {
+    /// How many values it is made of, itself among them; long texts count as several.
+    pub(crate) fn weight(&self) -> usize {
+        /// Bytes of text that one counts for.
+        const TEXT: usize = 128;
+        match self {
+            Value::String(text) => 1 + text.len() / TEXT,
+            Value::Bytes(bytes) => 1 + bytes.len() / TEXT,
+            Value::List(items) => 1 + items.iter().map(Value::weight).sum::<usize>(),
+            Value::Map(entries) => {
+                1 + entries
+                    .iter()
+                    .map(|(_, value)| value.weight())
+                    .sum::<usize>()
+            }
+            _ => 1,
+        }
+    }
+
     /// Its type.
     pub fn kind(&self) -> Kind {
         match self {

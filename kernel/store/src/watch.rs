@@ -42,6 +42,7 @@ impl Snapshot {
             .add(store, name, &node, depth.min(MAX_DEPTH), &mut left)
             .map_err(|error| error.at(path))?;
         snapshot.values.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
+        snapshot.values.shrink_to_fit();
         Ok(snapshot)
     }
 
@@ -66,7 +67,12 @@ impl Snapshot {
                 let mut result = Ok(());
                 if let Some(depth) = depth.checked_sub(1) {
                     branch.visit(|name, node| {
-                        result = self.add(store, format!("{path}/{name}"), node, depth, left);
+                        // Just as long as it is: many are kept.
+                        let mut below = String::with_capacity(path.len() + 1 + name.len());
+                        below.push_str(&path);
+                        below.push('/');
+                        below.push_str(name);
+                        result = self.add(store, below, node, depth, left);
                         result.is_ok()
                     });
                 }
@@ -79,6 +85,11 @@ impl Snapshot {
     /// All values by path, in the order of the paths.
     pub fn values(&self) -> &[(String, Value)] {
         &self.values
+    }
+
+    /// How much memory it takes, in units of some 150 bytes: one for each value, and for each entry of maps and lists.
+    pub fn weight(&self) -> usize {
+        self.values.iter().map(|(_, value)| value.weight()).sum()
     }
 
     /// All of it, as a delta to nothing.
