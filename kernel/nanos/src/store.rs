@@ -206,6 +206,11 @@ fn memory() -> Branch {
                 .help("Pages of files that are still to be written."),
         )
         .with("kernel_heap", frames(|all| all.heap, "The kernel's heap."))
+        .with(
+            "kernel_objects",
+            Leaf::size(|| mem::stats().heap_bytes as u64)
+                .help("What of the kernel's heap is in use, and kept for the next use."),
+        )
         .with("page_tables", frames(|all| all.page_tables, "Page tables."))
         .with(
             "kernel_stacks",

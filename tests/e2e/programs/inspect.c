@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 volatile unsigned long spins;
@@ -77,7 +78,11 @@ int main(void)
         puts("cannot bind");
         return 1;
     }
+    int null = open("/dev/null", O_WRONLY);
+    struct iovec two[2] = { { "in \"two\"", 8 }, { " parts", 6 } };
     for (long round = 0;; round++) {
+        if (writev(null, two, 2) != 14)
+            return 1;
         char text[64];
         int fd = open("/etc/looked-for-in-vain", O_RDONLY | O_CLOEXEC);
         if (fd >= 0)

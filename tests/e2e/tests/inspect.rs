@@ -170,6 +170,18 @@ fn trace(machine: &Machine) -> Result<()> {
         sent.contains("\"round ") && sent.contains("\"127.0.0.1:7777\""),
         "{sent}"
     );
+    let vectors = machine.text("/api/trace?name=writev&count=1&seconds=20")?;
+    let vectors: Value = serde_json::from_str(&vectors)?;
+    let parts = r#"[{iov_base="in \"two\"", iov_len=8}, {iov_base=" parts", iov_len=6}]"#;
+    ensure!(vectors["args"][1]["value"] == parts, "{vectors}");
+    // A call that a thread has been blocked in all the time.
+    let waiter = machine.thread("waiter")?;
+    let blocked = machine.text(&format!("/api/trace?thread={waiter}&seconds=1"))?;
+    let blocked: Value = serde_json::from_str(&blocked)?;
+    ensure!(
+        blocked["name"] == "read" && blocked["unfinished"] == true && blocked["result"].is_null(),
+        "{blocked}"
+    );
     let none = machine.text("/api/trace?name=%25memory&thread=4&seconds=1")?;
     ensure!(none.is_empty(), "{none}");
     Ok(())
@@ -187,6 +199,22 @@ fn stacks(machine: &Machine) -> Result<()> {
     ensure!(
         has("program", "wait_here") && has("program", "waiter") && has("kernel", "sys_read"),
         "{stack}"
+    );
+    // A thread of the kernel, by its id in the store: the console's own.
+    let threads = machine.json("/api/store/threads?depth=2")?;
+    let threads = threads["children"].as_object().context("threads")?;
+    let console = threads
+        .iter()
+        .find(|(_, thread)| thread["children"]["name"]["value"] == "console");
+    let (id, _) = console.context("no thread of the console")?;
+    let kernel = machine.json(&format!("/api/threads/{id}/stack"))?;
+    ensure!(
+        kernel["tid"].as_u64() == id.parse().ok()
+            && kernel["kernel"]
+                .to_string()
+                .contains("console::server::serve")
+            && kernel["program"] == serde_json::json!([]),
+        "{kernel}"
     );
     let spinner = machine.thread("spinner")?;
     let stack = machine.text(&format!("/api/threads/{spinner}/stack"))?;
