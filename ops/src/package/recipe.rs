@@ -14,7 +14,12 @@ pub const NAMESPACE: &str = "nanos";
 /// The recipes that the tool brings: file name and text.
 const RECIPES: &[(&str, &str)] = &[
     ("busybox.toml", include_str!("../../packages/busybox.toml")),
+    ("java.toml", include_str!("../../packages/java.toml")),
+    ("nginx.toml", include_str!("../../packages/nginx.toml")),
+    ("node.toml", include_str!("../../packages/node.toml")),
     ("python.toml", include_str!("../../packages/python.toml")),
+    ("redis.toml", include_str!("../../packages/redis.toml")),
+    ("ruby.toml", include_str!("../../packages/ruby.toml")),
 ];
 
 /// One recipe.
@@ -44,6 +49,9 @@ pub struct Recipe {
     /// The environment.
     #[serde(default)]
     pub env: BTreeMap<String, String>,
+    /// Files of our own: path and text. They take the place of those of the same name.
+    #[serde(default)]
+    pub files: BTreeMap<String, String>,
     /// Folders whose Python files are compiled beforehand, by the package's own interpreter.
     #[serde(default)]
     pub python_bytecode: Vec<String>,
@@ -116,6 +124,7 @@ mod tests {
         for recipe in all().unwrap() {
             assert!(text(&recipe.name).is_some());
             assert!(recipe.program.starts_with('/'), "{}", recipe.name);
+            assert!(recipe.files.keys().all(|path| path.starts_with('/')));
             for pattern in recipe
                 .drop
                 .iter()
@@ -132,7 +141,7 @@ mod tests {
         let error = |n: &str| find(&Name::parse(n).unwrap()).unwrap_err().to_string();
         assert!(error("pyhton").contains("did you mean `python`?"));
         assert!(error("eyberg/python:3").contains("did you mean `python`?"));
-        assert!(error("zzzzzz").contains("there are busybox, python"));
+        assert!(error("zzzzzz").contains("there are busybox, java, nginx"));
         assert_eq!(
             find(&Name::parse("nanos/python").unwrap()).unwrap().name,
             "python"

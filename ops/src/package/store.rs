@@ -345,6 +345,11 @@ fn fill(
     bar.finish_and_clear();
     // Links like /lib64 are made first: the package's own loader is found through them.
     target.links(epoch)?;
+    for (path, text) in &recipe.files {
+        target
+            .write(path, text, epoch)
+            .with_context(|| format!("cannot write {path}"))?;
+    }
     let folders = matching(&sysroot, &recipe.python_bytecode)?;
     if !folders.is_empty() {
         let spinner = progress::spinner("compiling Python's library");

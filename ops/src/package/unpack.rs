@@ -48,6 +48,19 @@ impl Target {
         Ok(())
     }
 
+    /// Writes a file of our own, over what is there.
+    pub fn write(&mut self, path: &str, text: &str, mtime: i64) -> Result<()> {
+        let below = self.place(Path::new(path))?.context("no path of a file")?;
+        self.make_dirs(below.parent().unwrap_or(Path::new("")))?;
+        let file = self.root.join(&below);
+        if file.symlink_metadata().is_ok() {
+            fs::remove_file(&file)?;
+        }
+        fs::write(&file, text)?;
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o644))?;
+        set_mtime(&file, mtime)
+    }
+
     fn entry<R: Read>(&mut self, path: &Path, entry: &mut tar::Entry<'_, R>) -> Result<()> {
         let Some(below) = self.place(path)? else {
             return Ok(());
