@@ -9,6 +9,7 @@ use core::time::Duration;
 
 use crate::bpf::Program;
 use crate::tcp::info::TcpInfo;
+use crate::udp::TxStamps;
 
 /// Which algorithm drives a connection's congestion window (`TCP_CONGESTION`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -159,6 +160,8 @@ options! {
     RxqOvfl(bool),
     /// `SO_MAX_PACING_RATE` in bytes for each second.
     MaxPacingRate(u64),
+    /// `SO_TIMESTAMPING` for what is sent, write only.
+    TxStamps(TxStamps),
     /// `SO_ATTACH_FILTER` and, with none, `SO_DETACH_FILTER`.
     Filter(Option<Arc<Program>>),
 

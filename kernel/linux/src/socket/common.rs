@@ -14,8 +14,11 @@ use super::option::*;
 const NS_PER_S: u64 = 1_000_000_000;
 /// Bits that `SO_TIMESTAMPING` knows (`SOF_TIMESTAMPING_MASK` of Linux 6.1).
 const TIMESTAMPING_MASK: u32 = (1 << 16) - 1;
-/// Software time stamps of what was sent (`TX_SOFTWARE`, `TX_SCHED`, `TX_ACK`): not provided.
+/// Software time stamps of what was sent (`TX_SOFTWARE`, `TX_SCHED`, `TX_ACK`): not every kind of socket has them.
 const TIMESTAMPING_TX: u32 = 1 << 1 | 1 << 8 | 1 << 9;
+/// `SOF_TIMESTAMPING_OPT_TSONLY`, and `SOF_TIMESTAMPING_OPT_STATS`, which needs it.
+const TIMESTAMPING_BARE: u32 = 1 << 11;
+const TIMESTAMPING_STATS: u32 = 1 << 12;
 /// `SOF_TIMESTAMPING_RX_SOFTWARE`.
 const TIMESTAMPING_RX: u32 = 1 << 3;
 /// `SOF_TIMESTAMPING_SOFTWARE`.
@@ -280,11 +283,17 @@ impl Common {
             }
             SO_TIMESTAMPING | SO_TIMESTAMPING_NEW => {
                 let bits = number as u32;
-                if bits & !TIMESTAMPING_MASK != 0 {
+                let statistics = bits & TIMESTAMPING_STATS != 0;
+                if bits & !TIMESTAMPING_MASK != 0 || statistics && bits & TIMESTAMPING_BARE == 0 {
                     return Err(Errno::EINVAL);
                 }
-                if bits & TIMESTAMPING_TX != 0 {
-                    return Err(Errno::EOPNOTSUPP);
+                // What goes through a UNIX socket is never stamped.
+                if !kind.unix {
+                    match ops.set_option(SOL_SOCKET, SO_TIMESTAMPING, &int(number)) {
+                        Err(Errno::ENOPROTOOPT) if bits & TIMESTAMPING_TX == 0 => {}
+                        Err(Errno::ENOPROTOOPT) => return Err(Errno::EOPNOTSUPP),
+                        answer => answer?,
+                    }
                 }
                 self.set_stamps(ops, kind, |kept| kept.timestamping = bits)
             }

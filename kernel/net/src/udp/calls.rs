@@ -163,31 +163,6 @@ impl UdpSocket {
         all
     }
 
-    fn recv_error(&self, sink: &mut dyn Sink) -> Result<RecvMeta> {
-        let (entry, more) = {
-            let mut inner = self.inner.lock();
-            let entry = inner.errors.pop_front().ok_or(Errno::EAGAIN)?;
-            let next = inner.errors.front().map(|e| e.error.errno);
-            inner.error = next;
-            (entry, next.is_some())
-        };
-        let len = sink.put(&entry.data)?;
-        if more {
-            self.pollee.notify(Events::ERR);
-        }
-        Ok(RecvMeta {
-            len,
-            full_len: entry.data.len(),
-            from: Some(self.show(entry.to.0, entry.to.1)),
-            flags: if len < entry.data.len() {
-                MsgFlags::ERRQUEUE | MsgFlags::TRUNC
-            } else {
-                MsgFlags::ERRQUEUE
-            },
-            control: alloc::vec![Control::RecvErr(entry.error)],
-        })
-    }
-
     /// Receives the datagram in which byte `off` of all that waits lies, from there on; the first without.
     fn receive(
         &self,

@@ -3,18 +3,24 @@
 
 mod calls;
 mod datagram;
+mod errors;
 mod send;
 mod sockopt;
+mod stamp;
 
 use alloc::collections::VecDeque;
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use core::sync::atomic::AtomicU32;
 
 use errno::Errno;
 use hashbrown::HashMap;
 
+pub use self::stamp::TxStamps;
+
 use self::datagram::{Datagram, datagram};
+use self::errors::{ERRORS, ErrorEntry};
 use crate::bpf::Attached;
 use crate::checksum::{Parts, Sum};
 use crate::flow::{FlowKey, KeyedState};
@@ -30,22 +36,16 @@ use crate::poll::{Events, Pollee};
 use crate::ports::{Binding, Ports};
 use crate::query::SocketInfo;
 use crate::route::Dst;
-use crate::socket::{ExtendedError, Family};
+use crate::socket::Family;
 use crate::stack::Stack;
 use crate::sync::{RwSpinLock, SleepLock, SpinLock};
 
 /// Bytes of a UDP header.
 pub(crate) const HEADER: usize = 8;
 const SHARDS: usize = 32;
-/// Entries of an error queue.
-const ERRORS: usize = 64;
 
-/// An entry of the error queue: what, the destination of the packet concerned, its data.
-pub(crate) struct ErrorEntry {
-    pub error: ExtendedError,
-    pub to: (IpAddr, u16),
-    pub data: Vec<u8>,
-}
+/// An address and a port.
+type Endpoint = (IpAddr, u16);
 
 /// What the program set.
 #[derive(Clone, Debug)]
@@ -89,6 +89,7 @@ pub(crate) struct UdpOpts {
     pub v6only: bool,
     pub segment: u16,
     pub gro: bool,
+    pub stamps: TxStamps,
 }
 
 pub(crate) struct Inner {
@@ -119,6 +120,8 @@ pub struct UdpSocket {
     pub(crate) pollee: Pollee,
     recv_lock: SleepLock<()>,
     filter: Attached,
+    /// Of the next datagram whose times are told by number.
+    sent_number: AtomicU32,
     pub(crate) inner: SpinLock<Inner>,
 }
 
@@ -286,6 +289,7 @@ impl UdpSocket {
             v6only: false,
             segment: 0,
             gro: false,
+            stamps: TxStamps::default(),
         };
         Arc::new_cyclic(|me| UdpSocket {
             stack: stack.clone(),
@@ -294,6 +298,7 @@ impl UdpSocket {
             pollee: Pollee::new(),
             recv_lock: SleepLock::new(()),
             filter: Attached::default(),
+            sent_number: AtomicU32::new(0),
             inner: SpinLock::new(Inner {
                 opts,
                 bound: None,
@@ -458,44 +463,6 @@ impl UdpSocket {
         self.stack.charge_anyway(datagram.cost);
         let index = index.min(inner.queue.len());
         inner.queue.insert(index, datagram);
-    }
-
-    /// An ICMP error about one of this socket's datagrams.
-    fn on_error(&self, error: &IcmpError, to: (IpAddr, u16), data: &[u8]) {
-        let mut events = Events::ERR;
-        {
-            let mut inner = self.inner.lock();
-            let (wants, origin) = if to.0.is_ipv4() {
-                (inner.opts.recv_err, 2)
-            } else {
-                (inner.opts.recv_err6, 3)
-            };
-            if wants && inner.errors.len() < ERRORS {
-                inner.errors.push_back(ErrorEntry {
-                    error: ExtendedError {
-                        errno: error.errno,
-                        origin,
-                        icmp_type: error.kind,
-                        icmp_code: error.code,
-                        info: error.mtu.unwrap_or(0),
-                        data: 0,
-                        offender: Some(error.offender),
-                    },
-                    to,
-                    data: data.to_vec(),
-                });
-            }
-            // Without IP_RECVERR only hard errors of connected sockets are told (udp(7)).
-            let told = wants || inner.remote.is_some() && error.fatal;
-            if told && error.mtu.is_none() || wants {
-                inner.error = Some(error.errno);
-            } else {
-                events = Events::empty();
-            }
-        }
-        if !events.is_empty() {
-            self.pollee.notify(events | Events::IN | Events::OUT);
-        }
     }
 }
 

@@ -67,6 +67,8 @@ impl UdpSocket {
         range: core::ops::Range<usize>,
         now: u64,
     ) -> Result<()> {
+        // Of a send that is cut into several, the first is told of.
+        let stamps = Some(way.opts.stamps).filter(|stamps| stamps.any() && range.start == 0);
         let stack = &self.stack;
         let Way {
             opts, dst, remote, ..
@@ -121,6 +123,14 @@ impl UdpSocket {
             datagram.extend_from_slice(&udp);
             datagram.extend_from_slice(bytes);
             let out = IpOut { df: false, ..out };
+            if let Some(stamps) = stamps {
+                let mut packet = TxPacket::default();
+                out.emit(&mut packet.header, len);
+                let all = 0..datagram.len();
+                let whole = TxSegment::Bytes(Arc::from(&datagram[..]), all);
+                packet.segments.push(whole);
+                self.stamp(stamps, *remote, &packet, now);
+            }
             crate::frag::send(stack, dst, &out, &datagram, now);
             return Ok(());
         }
@@ -155,6 +165,9 @@ impl UdpSocket {
         // A multicast that members here want as well is looped back.
         if many && opts.multicast_loop {
             stack.loop_multicast(&dst.iface, remote.0, &packet);
+        }
+        if let Some(stamps) = stamps {
+            self.stamp(stamps, *remote, &packet, now);
         }
         stack.output(dst, packet, now);
         Ok(())
@@ -359,6 +372,7 @@ impl UdpSocket {
                     },
                     to: way.remote,
                     data: Vec::new(),
+                    at: None,
                 });
             }
             drop(inner);

@@ -34,6 +34,10 @@ impl UdpSocket {
                 return Ok(());
             }
             Opt::Filter(program) => return self.filter.set(program),
+            Opt::TxStamps(stamps) => {
+                self.set_stamps(stamps);
+                return Ok(());
+            }
             Opt::BindToDevice(index) if index != 0 && stack.interface(index).is_none() => {
                 return Err(Errno::ENODEV);
             }

@@ -9,6 +9,7 @@ use core::time::Duration;
 
 use errno::{Errno, Result};
 use net::bpf::Program;
+use net::udp::TxStamps;
 use net::{Congestion, Family, Membership, MtuDiscover, Opt, OptName, Socket};
 
 use super::multicast;
@@ -250,6 +251,9 @@ fn special(level: i32, number: i32, value: &[u8]) -> Result<Option<Opt>> {
         }),
         // Checksums are always computed.
         (SOL_SOCKET, so::SO_NO_CHECK) => return Ok(None),
+        (SOL_SOCKET, so::SO_TIMESTAMPING) => {
+            Opt::TxStamps(TxStamps::from_bits(parse_int(value)? as u32))
+        }
         (SOL_SOCKET, so::SO_ATTACH_FILTER) => Opt::Filter(Some(Arc::new(Program::new(value)?))),
         (SOL_SOCKET, so::SO_DETACH_FILTER) => Opt::Filter(None),
         (SOL_TCP, 13) => {
@@ -495,7 +499,8 @@ fn encode(option: Opt) -> Vec<u8> {
         | Opt::LeaveSource(_)
         | Opt::BlockSource(_)
         | Opt::UnblockSource(_)
-        | Opt::SourceFilter(_) => Vec::new(),
+        | Opt::SourceFilter(_)
+        | Opt::TxStamps(_) => Vec::new(),
     }
 }
 
