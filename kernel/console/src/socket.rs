@@ -172,7 +172,15 @@ impl Remote for Shared {
     }
 
     fn cut(&self) {
+        self.forget();
         let _ = self.socket.shutdown(Shutdown::Both);
+    }
+}
+
+impl Shared {
+    /// Has the socket drop what was not sent when it is closed: a peer that reads nothing would leave it behind for minutes.
+    fn forget(&self) {
+        let _ = self.socket.set_option(Opt::Linger(Some(Duration::ZERO)));
     }
 }
 
@@ -212,7 +220,10 @@ impl Transport for SocketTransport {
             });
             match part {
                 Ok(Ok(count)) => sent += count,
-                Ok(Err(_)) | Err(_) => return Err(Gone),
+                Ok(Err(_)) | Err(_) => {
+                    self.0.forget();
+                    return Err(Gone);
+                }
             }
         }
         Ok(())
