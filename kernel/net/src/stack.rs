@@ -30,6 +30,7 @@ use crate::stats::{Counters, IcmpCounts};
 use crate::sync::{RwSpinLock, SpinLock};
 use crate::tap::TapList;
 use crate::tcp::defaults::TcpDefaults;
+use crate::tcp::fastopen_client::Jar;
 use crate::tcp::listen::{HalfOpen, Listeners};
 use crate::tcp::sendq::ChunkPool;
 use crate::tcp::socket::TcpSocket;
@@ -78,6 +79,8 @@ pub struct Stack {
     pub(crate) listeners: Listeners,
     pub(crate) tcp_ports: Ports,
     pub(crate) tcp_defaults: TcpDefaults,
+    /// Of servers, for Fast Open.
+    pub(crate) cookies: Jar,
     pub(crate) udp: UdpTable,
     pub(crate) raws: RawTable,
     pub(crate) groups: Groups,
@@ -125,6 +128,7 @@ impl Stack {
             listeners: Listeners::default(),
             tcp_ports: Ports::new(keyed),
             tcp_defaults: TcpDefaults::new(&config.limits),
+            cookies: Jar::new(keyed),
             udp: UdpTable::new(table_key),
             raws: RawTable::default(),
             groups: Groups::new(keyed),

@@ -219,6 +219,7 @@ counters! {
         req_q_full_docookies "TCPReqQFullDoCookies", req_q_full_drop "TCPReqQFullDrop", retrans_fail "TCPRetransFail",
         rcv_coalesce "TCPRcvCoalesce", ofo_queue "TCPOFOQueue", ofo_drop "TCPOFODrop", ofo_merge "TCPOFOMerge",
         challenge_ack "TCPChallengeACK", syn_challenge "TCPSYNChallenge", fastopen_active "TCPFastOpenActive",
+        fastopen_active_fail "TCPFastOpenActiveFail",
         fastopen_passive "TCPFastOpenPassive", fastopen_passive_fail "TCPFastOpenPassiveFail",
         fastopen_cookie_reqd "TCPFastOpenCookieReqd",
         fastopen_listen_overflow "TCPFastOpenListenOverflow", fastopen_passive_alt_key "TCPFastOpenPassiveAltKey", auto_corking "TCPAutoCorking", from_zero_window "TCPFromZeroWindowAdv",

@@ -76,7 +76,7 @@ fn any_of(v6: bool) -> IpAddr {
 fn option(rng: &mut Rng) -> Opt {
     let on = rng.chance(500_000);
     let small = rng.below(100) as u32;
-    match rng.below(22) {
+    match rng.below(25) {
         0 => Opt::NoDelay(on),
         1 => Opt::Cork(on),
         2 => Opt::KeepAlive(on),
@@ -106,6 +106,9 @@ fn option(rng: &mut Rng) -> Opt {
             interface: Ipv4Addr::UNSPECIFIED,
             index: 2,
         }),
+        21 => Opt::MinTtl(small as u8),
+        22 => Opt::FastOpen(small),
+        23 => Opt::FastOpenConnect(on),
         _ => Opt::NotSentLowat(small * 1000),
     }
 }
@@ -122,7 +125,20 @@ fn program(rng: &mut Rng, world: &World, sockets: &mut Vec<Arc<dyn Socket>>) {
             } else {
                 SocketAddr::new(host(peer).into(), 80)
             };
-            let _ = client.connect(Some(to));
+            if rng.chance(200_000) {
+                let _ = client.set_option(Opt::FastOpenConnect(true));
+            }
+            if rng.chance(100_000) {
+                let bytes = noise(rng, 3000);
+                let meta = SendMeta {
+                    to: Some(to),
+                    flags: MsgFlags::FASTOPEN,
+                    ..SendMeta::default()
+                };
+                let _ = client.send(&mut SliceSource::new(&bytes), &meta);
+            } else {
+                let _ = client.connect(Some(to));
+            }
             sockets.push(client);
         }
         2 if sockets.len() < 60 => {
@@ -181,6 +197,11 @@ fn program(rng: &mut Rng, world: &World, sockets: &mut Vec<Arc<dyn Socket>>) {
                     let flags = [0, 0, 0, 1, 2, 0x20, 0x2000][rng.below(7) as usize];
                     let mut sink = VecSink::new(rng.below(50_000) as usize);
                     let _ = one.recv(&mut sink, MsgFlags::from_bits_truncate(flags));
+                    let off = rng.below(3000) as usize;
+                    let _ = (
+                        one.can_peek(off),
+                        one.peek_from(off, &mut sink, MsgFlags::empty()),
+                    );
                 }
                 5 => {
                     let _ = one.set_option(option(rng));
@@ -258,6 +279,7 @@ fn attack(seed: u64, steps: u64, seen: &mut Seen) -> u64 {
             let listener = stack.socket(family, Kind::Stream, 0).unwrap();
             listener.bind(SocketAddr::new(any_of(v6), port)).unwrap();
             let backlog = [0, 1, 2, 20][rng.below(4) as usize];
+            listener.set_option(Opt::FastOpen(4)).unwrap();
             listener.listen(backlog).unwrap();
             if rng.chance(200_000) {
                 listener.set_option(Opt::DeferAccept(2)).unwrap();

@@ -6,6 +6,7 @@ mod common;
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use common::{MS, Rng, SECOND, Weather, World};
 use errno::Errno;
@@ -21,6 +22,10 @@ fn byte(seed: u64, at: u64) -> u8 {
 
 const URGENT: u8 = 0x80;
 
+/// Over all seeds: SYNs whose data was taken, urgent bytes that were read apart. Both have to be tried.
+static FAST: AtomicU64 = AtomicU64::new(0);
+static APART: AtomicU64 = AtomicU64::new(0);
+
 /// One direction of a transfer.
 struct Flow {
     seed: u64,
@@ -30,6 +35,8 @@ struct Flow {
     shut: bool,
     ended: bool,
     no_shutdown: bool,
+    /// The connection is not there yet.
+    early: bool,
     /// How often, in a million writes, one urgent byte is written.
     urge: u64,
     /// They stay in the stream.
@@ -50,11 +57,17 @@ impl Flow {
             shut: false,
             ended: false,
             no_shutdown: false,
+            early: false,
             urge: 0,
             inline: true,
             urgent: BTreeSet::new(),
             apart: 0,
         }
+    }
+
+    fn begin_again(&mut self) {
+        (self.sent, self.shut) = (0, false);
+        self.urgent.clear();
     }
 
     fn send(&mut self, socket: &Arc<dyn Socket>, rng: &mut Rng) {
@@ -86,7 +99,8 @@ impl Flow {
                 Err(error) => panic!("send: {error:?} after {} of {}", self.sent, self.total),
             }
         }
-        if !self.shut && !self.no_shutdown {
+        // Behind data that waits with its SYN for an answer, it has to wait as well.
+        if !self.shut && !self.no_shutdown && !self.early {
             self.shut = true;
             socket.shutdown(Shutdown::Write).unwrap();
         }
@@ -99,6 +113,7 @@ impl Flow {
             Ok(meta) if meta.len == 1 => {
                 assert!(sink.into_bytes()[0] & URGENT != 0);
                 self.apart += 1;
+                APART.fetch_add(1, Relaxed);
             }
             Ok(_) | Err(Errno::EAGAIN | Errno::EINVAL) => {}
             Err(error) => panic!("recv urgent: {error:?}"),
@@ -193,13 +208,7 @@ fn a_clean_network_is_fast() {
         let mut world = World::new(1, weather, offload);
         let took = transfer(&mut world, 10_000_000, 1_000_000, 60);
         assert!(took < SECOND, "took {} ms", took / MS);
-        assert_eq!(
-            world.nics[0]
-                .offloads
-                .load(std::sync::atomic::Ordering::Relaxed)
-                > 0,
-            offload[0]
-        );
+        assert_eq!(world.nics[0].offloads.load(Relaxed) > 0, offload[0]);
     }
 }
 
@@ -286,6 +295,8 @@ struct Talk {
     server: Option<Arc<dyn Socket>>,
     patience: u64,
     flows: [Flow; 2],
+    /// The client sends data with its SYN, if the server takes it.
+    fast: bool,
     /// What each end sets as its largest segment, 0 for nothing.
     maxseg: [u32; 2],
     over: bool,
@@ -329,11 +340,14 @@ impl Talk {
             false => 0,
         };
         let maxseg = [maxseg(), maxseg()];
+        let fast = !both_open && rng.chance(250_000);
         if let Some(listener) = &listener {
             listener.set_option(Opt::MaxSeg(maxseg[1])).unwrap();
+            listener.set_option(Opt::FastOpen(4)).unwrap();
         }
         Talk {
             maxseg,
+            fast,
             port,
             v6,
             both_open,
@@ -376,11 +390,26 @@ impl Talk {
             self.server = Some(server);
         }
         let to = Some(SocketAddr::new(there, self.port));
-        assert_eq!(self.client.connect(to), Err(Errno::EINPROGRESS));
+        if self.fast {
+            self.client.set_option(Opt::FastOpenConnect(true)).unwrap();
+            // What an attempt that was given up took along is lost.
+            self.flows[0].begin_again();
+        }
+        match self.client.connect(to) {
+            Err(Errno::EINPROGRESS) => {}
+            Ok(()) if self.fast => {}
+            other => panic!("connect: {other:?}"),
+        }
+    }
+
+    /// Whether the client's SYN waits for data, or was sent and not answered.
+    fn opening(&self) -> bool {
+        let told = self.client.option(OptName::Info);
+        matches!(told, Ok(Opt::Info(info)) if info.state == 2)
     }
 
     /// Whether both ends know that they are connected.
-    fn ready(&mut self, world: &World) -> bool {
+    fn ready(&mut self, world: &World, rng: &mut Rng) -> bool {
         let result = self.client.connect_result();
         if self.patience == 0 || world.now() > self.patience || matches!(result, Some(Err(_))) {
             self.open(world);
@@ -393,6 +422,17 @@ impl Talk {
                 return false;
             }
             return result.is_some() && server.is_some();
+        }
+        if self.fast && self.opening() {
+            if result.is_some() {
+                // The SYN waits for this.
+                let inline = self.flows[0].inline && self.flows[0].urge > 0;
+                self.client.set_option(Opt::OobInline(inline)).unwrap();
+                self.flows[0].early = true;
+                self.flows[0].send(&self.client, rng);
+                self.flows[0].early = false;
+            }
+            return false;
         }
         while let Some(listener) = &self.listener
             && let Ok(server) = listener.accept()
@@ -410,7 +450,7 @@ impl Talk {
 
     fn act(&mut self, world: &World, rng: &mut Rng, connected: &mut bool) {
         if !*connected {
-            *connected = self.ready(world);
+            *connected = self.ready(world, rng);
             if !*connected {
                 return;
             }
@@ -439,6 +479,24 @@ impl Talk {
             client.close();
             server.close();
         }
+    }
+}
+
+/// Connections that bring the client the server's cookies, if the network lets them.
+fn visit(world: &mut World) {
+    for v6 in [false, true] {
+        let family = if v6 { Family::Inet6 } else { Family::Inet };
+        let socket = |i: usize| world.stacks[i].socket(family, Kind::Stream, 0).unwrap();
+        let (listener, client) = (socket(1), socket(0));
+        let there = SocketAddr::new(address(v6, 2), 99);
+        listener.bind(there).unwrap();
+        listener.listen(8).unwrap();
+        listener.set_option(Opt::FastOpen(4)).unwrap();
+        client.set_option(Opt::FastOpenConnect(true)).unwrap();
+        assert_eq!(client.connect(Some(there)), Err(Errno::EINPROGRESS));
+        world.run(SECOND);
+        client.close();
+        listener.close();
     }
 }
 
@@ -472,6 +530,9 @@ fn run_seed(seed: u64) {
     } else {
         2 + rng.below(12)
     };
+    if rng.chance(300_000) {
+        visit(&mut world);
+    }
     let mut talks: Vec<(Talk, bool)> = (0..count)
         .map(|i| {
             let bytes = [rng.below(120_000 / count), rng.below(40_000 / count)];
@@ -549,6 +610,8 @@ fn run_seed(seed: u64) {
         assert_eq!(stack.flow_counts(), (0, 0), "{:#?}", stack.tcp_sockets());
         assert_eq!(stack.counters().sum(|c| &c.tcp_curr_estab), 0, "CurrEstab");
     }
+    let fast = |stack: &Arc<net::Stack>| stack.counters().sum(|c| &c.fastopen_active);
+    FAST.fetch_add(world.stacks.iter().map(fast).sum(), Relaxed);
     let gone: Vec<_> = world.stacks.iter().map(Arc::downgrade).collect();
     drop(world);
     assert!(gone.iter().all(|stack| stack.upgrade().is_none()), "kept");
@@ -604,6 +667,10 @@ fn seeds(part: u64) {
             eprintln!("seed {seed}: NET_SEED={seed} NET_SEEDS=1 every_seed_delivers_1");
             std::panic::resume_unwind(panic);
         }
+    }
+    if count > 500 {
+        assert!(FAST.load(Relaxed) > 10, "no data went with a SYN");
+        assert!(APART.load(Relaxed) > 10, "no urgent byte was read apart");
     }
 }
 

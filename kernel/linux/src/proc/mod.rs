@@ -202,7 +202,7 @@ fn settings(sys: &Arc<Dir>) {
         format!("{name}\n")
     })
     // As a server only, for those that ask for it.
-    .text("tcp_fastopen", || "2\n".into())
+    .text("tcp_fastopen", || "3\n".into())
     .text("tcp_ecn", || {
         let how = crate::socket::stack().map_or(2, |stack| stack.config().limits.tcp_ecn);
         format!("{how}\n")

@@ -155,14 +155,26 @@ impl SocketFile {
         // Descriptors and the like go with the first bytes only.
         let plain = SendMsg {
             to: None,
-            flags: msg.flags,
+            flags: msg.flags - MsgFlags::FASTOPEN,
             control: Vec::new(),
         };
+        let opens = msg.flags.contains(MsgFlags::FASTOPEN);
+        let mut opened = false;
         let result = loop {
-            let current = if total == 0 { msg } else { &plain };
+            let current = if total == 0 && !opened { msg } else { &plain };
             match self.ops.send(source, current) {
                 Ok(n) => {
                     total += n;
+                    if opens && !opened && !nonblock {
+                        // As `connect` does, it waits for the connection; data that went with its SYN is lost with it.
+                        if let Err(error) = self.wait_for(Events::OUT, deadline) {
+                            break Err(interrupted(error, deadline));
+                        }
+                        if let Some(Err(error)) = self.ops.connect_result() {
+                            return Err(error);
+                        }
+                    }
+                    opened = true;
                     if n == 0 || source.remaining() == 0 || !self.ops.kind().is_stream() {
                         break Ok(total);
                     }
@@ -170,6 +182,8 @@ impl SocketFile {
                     continue;
                 }
                 Err(Errno::EAGAIN) if !nonblock => {}
+                // The connection takes nothing along: the data goes when it is there.
+                Err(Errno::EINPROGRESS) if opens && !opened && !nonblock => opened = true,
                 Err(error) => break Err(error),
             }
             let waited = match self.ops.wait_to_send(current, deadline) {

@@ -113,59 +113,8 @@ impl Socket for TcpSocket {
     }
 
     fn connect(&self, addr: Option<SocketAddr>) -> Result<()> {
-        let Some(addr) = addr else {
-            // AF_UNSPEC: break the connection off, keep the socket.
-            let now = self.stack.now();
-            self.abort(now);
-            let mut inner = self.inner.lock();
-            if matches!(inner.phase, Phase::Conn(_)) {
-                inner.phase = Phase::Idle;
-            }
-            inner.error = None;
-            return Ok(());
-        };
-        let v6only = {
-            let mut inner = self.inner.lock();
-            match &inner.phase {
-                Phase::Listening(_) => return Err(Errno::EISCONN),
-                Phase::Conn(tcb) => match tcb.state {
-                    State::SynSent | State::SynReceived => return Err(Errno::EALREADY),
-                    // A failed attempt leaves a socket that can try again.
-                    State::Closed if inner.connecting => {
-                        let error = inner.error.take();
-                        inner.connecting = false;
-                        let opts = inner.opts().clone();
-                        inner.opts = opts;
-                        inner.phase = Phase::Idle;
-                        if let Some(error) = error {
-                            return Err(error);
-                        }
-                    }
-                    _ => return Err(Errno::EISCONN),
-                },
-                Phase::Idle => {}
-            }
-            inner.opts().v6only
-        };
-        let (ip, port) = self.canonical(addr, v6only)?;
-        let ip = match ip {
-            IpAddr::V4(a) if a.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
-            IpAddr::V6(a) if a.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
-            IpAddr::V4(a) if a.is_broadcast() || a.is_multicast() => {
-                return Err(Errno::ENETUNREACH);
-            }
-            IpAddr::V6(a) if a.is_multicast() => return Err(Errno::ENETUNREACH),
-            ip => ip,
-        };
-        if port == 0 {
-            return Err(Errno::ECONNREFUSED);
-        }
-        self.start_connect(ip, port)?;
-        // Over the loopback it may be done already.
-        match self.connect_result() {
-            Some(result) => result,
-            None => Err(Errno::EINPROGRESS),
-        }
+        let fast = self.inner.lock().opts().fast_open_connect;
+        self.connect_to(addr, fast)
     }
 
     fn connect_result(&self) -> Option<Result<()>> {
@@ -174,6 +123,8 @@ impl Socket for TcpSocket {
             return Some(Err(inner.error.take().unwrap_or(Errno::ENOTCONN)));
         };
         match tcb.state {
+            // It is only begun when there is something to send.
+            State::SynSent if tcb.is_deferred() => Some(Ok(())),
             State::SynSent | State::SynReceived => None,
             State::Closed => {
                 let error = inner.error.take();
@@ -188,8 +139,7 @@ impl Socket for TcpSocket {
 
     fn send(&self, source: &mut dyn Source, meta: &SendMeta) -> Result<usize> {
         if meta.flags.contains(MsgFlags::FASTOPEN) {
-            // Fast Open as a client: never asked for (`tcp_fastopen` is 2), as on a Linux that has it off.
-            return Err(Errno::EOPNOTSUPP);
+            self.connect_with_data(meta, source.remaining() == 0)?;
         }
         let now = self.stack.now();
         let mut done = 0;
@@ -511,6 +461,8 @@ impl Socket for TcpSocket {
                     if tcb.urgent_here() {
                         events |= Events::PRI;
                     }
+                } else if tcb.is_deferred() {
+                    events |= Events::OUT | Events::WRNORM;
                 } else {
                     tcb.want_write = true;
                 }
@@ -553,6 +505,84 @@ impl Socket for TcpSocket {
 }
 
 impl TcpSocket {
+    /// `connect`; `fast` tries to send data with the SYN, which then waits for it.
+    fn connect_to(&self, addr: Option<SocketAddr>, fast: bool) -> Result<()> {
+        let Some(addr) = addr else {
+            // AF_UNSPEC: break the connection off, keep the socket.
+            let now = self.stack.now();
+            self.abort(now);
+            let mut inner = self.inner.lock();
+            if matches!(inner.phase, Phase::Conn(_)) {
+                inner.phase = Phase::Idle;
+            }
+            inner.error = None;
+            return Ok(());
+        };
+        let v6only = {
+            let mut inner = self.inner.lock();
+            match &inner.phase {
+                Phase::Listening(_) => return Err(Errno::EISCONN),
+                Phase::Conn(tcb) => match tcb.state {
+                    State::SynSent if tcb.is_deferred() => return Err(Errno::EISCONN),
+                    State::SynSent | State::SynReceived => return Err(Errno::EALREADY),
+                    // A failed attempt leaves a socket that can try again.
+                    State::Closed if inner.connecting => {
+                        let error = inner.error.take();
+                        inner.connecting = false;
+                        let opts = inner.opts().clone();
+                        inner.opts = opts;
+                        inner.phase = Phase::Idle;
+                        if let Some(error) = error {
+                            return Err(error);
+                        }
+                    }
+                    _ => return Err(Errno::EISCONN),
+                },
+                Phase::Idle => {}
+            }
+            inner.opts().v6only
+        };
+        let (ip, port) = self.canonical(addr, v6only)?;
+        let ip = match ip {
+            IpAddr::V4(a) if a.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+            IpAddr::V6(a) if a.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+            IpAddr::V4(a) if a.is_broadcast() || a.is_multicast() => {
+                return Err(Errno::ENETUNREACH);
+            }
+            IpAddr::V6(a) if a.is_multicast() => return Err(Errno::ENETUNREACH),
+            ip => ip,
+        };
+        if port == 0 {
+            return Err(Errno::ECONNREFUSED);
+        }
+        self.start_connect(ip, port, fast)?;
+        // Over the loopback it may be done already.
+        match self.connect_result() {
+            Some(result) => result,
+            None => Err(Errno::EINPROGRESS),
+        }
+    }
+
+    /// `send` with `MSG_FASTOPEN`: starts a connection that takes the data along if it can.
+    ///
+    /// # Errors
+    /// `EINPROGRESS` when it cannot: nothing was taken; else as `connect`.
+    fn connect_with_data(&self, meta: &SendMeta, nothing: bool) -> Result<()> {
+        self.connect_to(Some(meta.to.ok_or(Errno::EINVAL)?), true)?;
+        let now = self.stack.now();
+        let alone = self.with_tcb(now, |tcb| {
+            let alone = nothing && tcb.is_deferred();
+            if alone {
+                tcb.send_deferred(&self.stack, now);
+            }
+            alone
+        });
+        if alone == Some(true) {
+            return Err(Errno::EINPROGRESS);
+        }
+        Ok(())
+    }
+
     fn stop_listening(&self, listener: &Arc<Listener>, now: u64) {
         self.stack.listeners.remove(listener);
         self.stack

@@ -18,6 +18,13 @@ use crate::sync::SpinLock;
 /// A cookie, of the length Linux uses.
 pub(crate) type Cookie = [u8; 8];
 
+/// As it is sent.
+pub(super) fn shown(cookie: Cookie) -> super::fastopen_client::Shown {
+    let mut bytes = [0; 16];
+    bytes[..cookie.len()].copy_from_slice(&cookie);
+    (cookie.len() as u8, bytes)
+}
+
 /// How long a key makes cookies. It is good for as long again (RFC 7413 §4.1.2).
 const KEY_NS: u64 = 3600 * 1_000_000_000;
 /// A connection that was reset in its handshake keeps its place for so long: the SYN's address was forged, perhaps,

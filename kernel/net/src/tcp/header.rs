@@ -167,8 +167,8 @@ pub(crate) struct Emit {
     pub ts: Option<(u32, u32)>,
     pub sacks: [(u32, u32); 4],
     pub sack_count: u8,
-    /// For SYN-ACKs.
-    pub fast_open: Option<super::fastopen::Cookie>,
+    /// For SYNs: a Fast Open cookie, or none, which asks for one.
+    pub fast_open: Option<super::fastopen_client::Shown>,
 }
 
 impl Emit {
@@ -179,7 +179,9 @@ impl Emit {
         if self.flags & SYN != 0 {
             len += if self.mss.is_some() { 4 } else { 0 };
             len += if self.wscale.is_some() { 4 } else { 0 };
-            len += if self.fast_open.is_some() { 12 } else { 0 };
+            len += self.fast_open.map_or(0, |(len, _)| {
+                (2 + usize::from(len.min(16))).next_multiple_of(4)
+            });
             len += match (self.sack_permitted, self.ts.is_some()) {
                 (_, true) => 12,
                 (true, false) => 4,
@@ -236,10 +238,12 @@ impl Emit {
             if let Some(shift) = self.wscale {
                 put(&[1, 3, 3, shift]);
             }
-            if let Some(cookie) = self.fast_open {
-                put(&[34, 10]);
-                put(&cookie);
-                put(&[1, 1]);
+            if let Some((len, cookie)) = self.fast_open {
+                let len = len.min(16);
+                put(&[34, 2 + len]);
+                put(&cookie[..usize::from(len)]);
+                let padding = (2 + usize::from(len)).next_multiple_of(4) - 2 - usize::from(len);
+                put(&[1; 3][..padding]);
             }
         } else if self.sack_count > 0 {
             put(&[1, 1, 5, 2 + 8 * self.sack_count]);

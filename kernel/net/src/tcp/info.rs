@@ -109,6 +109,7 @@ impl Tcb {
             probes: probes.min(255) as u8,
             backoff: self.rtt.backoff.min(255) as u8,
             options,
+            fastopen_client_fail: self.open_fail,
             snd_wscale: self.snd_wscale,
             rcv_wscale: if self.wscale_ok { self.rcv_wscale } else { 0 },
             rto: us(self.rtt.timeout()),

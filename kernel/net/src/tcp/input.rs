@@ -243,10 +243,15 @@ impl Tcb {
                 self.cc.cwnd = self.mss;
             }
             self.enter_established(stack, now);
+            self.opened(stack, segment, now);
             self.effects.established = true;
             self.ack_now = true;
         } else {
             // Both opened at once (RFC 9293 §3.5).
+            if self.opening.take().is_some() {
+                self.snd_una = self.iss;
+                self.take_back_syn_data();
+            }
             self.set_state(stack, State::SynReceived);
             self.send_syn(stack, now);
             self.retransmits = 0;

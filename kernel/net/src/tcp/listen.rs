@@ -436,7 +436,7 @@ fn send_syn_ack(stack: &Stack, half: &HalfOpen, now: u64) {
             ip_out(&half.key, &opts),
         )
     };
-    emit.fast_open = half.cookie;
+    emit.fast_open = half.cookie.map(fastopen::shown);
     emit.ts = half.syn.ts.map(|(value, _)| {
         (
             ((now / 1_000_000) as u32).wrapping_add(half.ts_offset),

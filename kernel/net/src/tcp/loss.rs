@@ -119,7 +119,7 @@ impl Tcb {
         limited
     }
 
-    fn sendq_advance(&mut self, ack: u32, stack: &Stack) {
+    pub(super) fn sendq_advance(&mut self, ack: u32, stack: &Stack) {
         if seq::gt(ack, self.sendq_seq) {
             let n = ack
                 .wrapping_sub(self.sendq_seq)

@@ -7,6 +7,7 @@ mod data;
 pub mod defaults;
 mod ecn;
 mod fastopen;
+pub(crate) mod fastopen_client;
 pub(crate) mod header;
 pub mod info;
 pub(crate) mod input;

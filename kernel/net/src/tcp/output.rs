@@ -358,11 +358,22 @@ impl Tcb {
             wscale: (!answering || self.wscale_ok).then_some(self.rcv_wscale),
             sack_permitted: !answering || self.sack_ok,
             ts: (!answering || self.ts_ok).then(|| (self.ts_value(now), self.ts_recent)),
-            fast_open: self.early.as_ref().and_then(|early| early.cookie),
+            fast_open: match &self.early {
+                Some(early) => early.cookie.map(super::fastopen::shown),
+                None => self.shown(),
+            },
             ..Emit::default()
         };
         let out = self.ip_out();
-        send_header(stack, &self.dst, &out, &emit, now);
+        let data = match emit.fast_open {
+            Some((1.., _)) if !answering => self.sendq.len().min(self.syn_room()),
+            _ => 0,
+        };
+        if data > 0 {
+            self.send_syn_data(stack, &out, &emit, data, now);
+        } else {
+            send_header(stack, &self.dst, &out, &emit, now);
+        }
         self.segs_out += 1;
         self.snd_nxt = seq::max(self.snd_nxt, self.iss.wrapping_add(1));
         self.snd_max = seq::max(self.snd_max, self.snd_nxt);
@@ -577,7 +588,13 @@ impl Tcb {
 }
 
 /// Fills the transport checksum of a TCP packet, or has the card do it.
-fn fill_checksum(dst: &Dst, out: &IpOut, packet: &mut TxPacket, tcp_len: usize, gso: Option<Gso>) {
+pub(super) fn fill_checksum(
+    dst: &Dst,
+    out: &IpOut,
+    packet: &mut TxPacket,
+    tcp_len: usize,
+    gso: Option<Gso>,
+) {
     let pseudo = Sum::pseudo(out.src, out.dst, proto::TCP, tcp_len);
     let at = ETH + out.header_len();
     let caps = &dst.iface.caps;

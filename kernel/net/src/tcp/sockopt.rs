@@ -109,8 +109,8 @@ impl TcpSocket {
                 Opt::NotSentLowat(n) => opts.notsent_lowat = n,
                 Opt::FastOpen(_) if connected => return Err(Errno::EINVAL),
                 Opt::FastOpen(n) => opts.fast_open = n.min(limits.somaxconn),
-                // As a server only: a client is told, and goes on without.
-                Opt::FastOpenConnect(_) => return Err(Errno::EOPNOTSUPP),
+                Opt::FastOpenConnect(_) if busy => return Err(Errno::EINVAL),
+                Opt::FastOpenConnect(on) => opts.fast_open_connect = on,
                 Opt::Tos(tos) => opts.tos = tos & !3,
                 Opt::Ttl(0) => return Err(Errno::EINVAL),
                 Opt::Ttl(ttl) => opts.ttl = ttl,

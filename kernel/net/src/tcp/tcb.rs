@@ -1,6 +1,7 @@
 //! The transmission control block: all a connection knows, and its small questions about itself. What
 //! changes it lies beside: `input` (segments), `loss` (what was lost), `output` (what to send), `timer`.
 
+use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 
 use errno::Errno;
@@ -8,6 +9,7 @@ use errno::Errno;
 use super::cc::Congest;
 use super::ecn::Ecn;
 use super::fastopen::Early;
+use super::fastopen_client::Opening;
 use super::header::LEN;
 use super::measure::{Rate, Spent};
 use super::opts::TcpOpts;
@@ -219,8 +221,12 @@ pub(crate) struct Tcb {
 
     /// Open by Fast Open, and its handshake not done.
     pub early: Option<Early>,
-    /// The SYN brought data.
+    /// An attempt to connect with Fast Open.
+    pub opening: Option<Box<Opening>>,
+    /// The SYN brought data, or took it along.
     pub syn_data: bool,
+    /// Why Fast Open did not work (`tcpi_fastopen_client_fail`).
+    pub open_fail: u8,
 
     // Options agreed on.
     pub ecn: Ecn,
@@ -375,7 +381,9 @@ impl Tcb {
             misfit_at: 0,
             last_ack_sent: 0,
             early: None,
+            opening: None,
             syn_data: false,
+            open_fail: 0,
             ecn: Ecn::default(),
             ts_ok: false,
             sack_ok: false,

@@ -178,6 +178,7 @@ impl Tcb {
                 stack.counters().syn_retrans.bump();
                 stack.counters().tcp_retrans_segs.bump();
                 self.total_retrans += 1;
+                self.opening_lost(stack);
                 self.send_syn(stack, now);
             }
             _ if self.sent.is_empty() => return,

@@ -60,7 +60,7 @@ impl TcpSocket {
         Ok(())
     }
 
-    pub(super) fn start_connect(&self, remote: IpAddr, rport: u16) -> Result<()> {
+    pub(super) fn start_connect(&self, remote: IpAddr, rport: u16, fast: bool) -> Result<()> {
         let stack = &self.stack;
         let now = stack.now();
         let me = self.me.upgrade().ok_or(Errno::EINVAL)?;
@@ -130,9 +130,11 @@ impl TcpSocket {
         };
         stack.counters().tcp_active_opens.bump();
         self.with_inner(now, |inner| {
-            tcb.send_syn(stack, now);
-            tcb.stalled_since = now;
-            tcb.arm_rto(now);
+            if !fast || !tcb.open_fast(stack, now) {
+                tcb.send_syn(stack, now);
+                tcb.stalled_since = now;
+                tcb.arm_rto(now);
+            }
             inner.error = None;
             inner.connecting = true;
             if auto.is_some() {
@@ -164,6 +166,9 @@ impl TcpSocket {
                 return Err(Errno::EPIPE);
             };
             match tcb.state {
+                State::SynSent if tcb.is_deferred() => {
+                    return Ok(tcb.send_room(&self.stack).min(tcb.syn_room()));
+                }
                 State::SynSent | State::SynReceived if !tcb.is_early() => {
                     tcb.want_write = true;
                     return Err(Errno::EAGAIN);
@@ -220,13 +225,16 @@ impl TcpSocket {
             let Phase::Conn(tcb) = &mut inner.phase else {
                 return Err(Errno::EPIPE);
             };
-            if !tcb.can_send() || tcb.fin_wanted {
+            if !tcb.can_send() && !tcb.is_deferred() || tcb.fin_wanted {
                 return Err(inner.error.take().unwrap_or(Errno::EPIPE));
             }
             tcb.note_app_limited();
             let n = add(tcb);
             if tcb.sending_urgent {
                 tcb.snd_urgent = Some(tcb.data_end());
+            }
+            if tcb.is_deferred() {
+                tcb.send_deferred(&self.stack, now);
             }
             let corked = tcb.opts.cork;
             tcb.opts.cork |= more;

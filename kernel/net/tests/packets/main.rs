@@ -7,6 +7,7 @@ mod defence;
 mod ecn;
 mod ending;
 mod fastopen;
+mod fastopen_client;
 mod flow;
 mod handshake;
 mod loss;
