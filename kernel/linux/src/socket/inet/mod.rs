@@ -140,12 +140,14 @@ impl SocketOps for InetSocket {
     }
 
     fn send(&self, source: &mut dyn Source, msg: &SendMsg) -> Result<usize> {
+        let opens = msg.flags.contains(MsgFlags::FASTOPEN);
         let to = match &msg.to {
             None => None,
+            Some(Address::Unspecified) if opens => return Err(Errno::EOPNOTSUPP),
             // Linux takes AF_UNSPEC for AF_INET when sending a datagram over IPv6: treat as none.
             Some(Address::Unspecified) if self.socket.kind() != net::Kind::Stream => None,
-            // A stream ignores the address.
-            Some(_) if self.socket.kind() == net::Kind::Stream => None,
+            // A stream ignores the address, unless it is to connect there.
+            Some(_) if self.socket.kind() == net::Kind::Stream && !opens => None,
             Some(addr) => Some(self.addr(addr)?),
         };
         let mut control = Vec::new();

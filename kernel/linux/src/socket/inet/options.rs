@@ -188,10 +188,13 @@ fn decode_value(level: i32, number: i32, value: &[u8]) -> Result<Option<Opt>> {
     if let Some(codec) = codec(level, number) {
         let option = match codec.kind {
             Bool(make) => match bool_value(level, number, value)? {
-                // Two that Linux is strict about.
+                // Those that Linux is strict about.
                 other
                     if !matches!(other, 0 | 1)
-                        && matches!((level, number), (SOL_IP, 49) | (SOL_IPV6, 19)) =>
+                        && matches!(
+                            (level, number),
+                            (SOL_IP, 49) | (SOL_IPV6, 19) | (SOL_TCP, 30)
+                        ) =>
                 {
                     return Err(Errno::EINVAL);
                 }
