@@ -1,5 +1,5 @@
 //! `AF_PACKET` (`packet(7)`): whole frames of an interface, over a tap of the network engine. The ring through which they are
-//! read without a call is [`ring`](super::ring)'s; there is none to send through.
+//! read without a call is [`ring`]'s; there is none to send through.
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
