@@ -628,7 +628,11 @@ impl Stack {
                 eth[..6].fill(0xff);
                 eth[6..].copy_from_slice(&iface.mac);
             }
+            let octets = (packet.len() - ETH) as u64;
             self.counters().ip_out_requests.bump();
+            self.counters().out_octets.add(octets);
+            self.counters().out_bcast.bump();
+            self.counters().out_bcast_octets.add(octets);
             iface.transmit(packet);
         } else if let Ok(route) = self.route(dst.into(), Some(src.into()), iface.index) {
             self.output(&route, packet, now);

@@ -254,7 +254,6 @@ pub(crate) fn send(stack: &Stack, dst: &Dst, out: &IpOut, bytes: &[u8], now: u64
         fails.bump();
         return;
     }
-    oks.bump();
     let count = bytes.len().div_ceil(room);
     for (i, piece) in bytes.chunks(room).enumerate() {
         let more = i + 1 < count;
@@ -282,6 +281,11 @@ pub(crate) fn send(stack: &Stack, dst: &Dst, out: &IpOut, bytes: &[u8], now: u64
             header.extend_from_slice(&extension);
         }
         creates.bump();
-        stack.output(dst, crate::icmp::with_payload(header, piece), now);
+        if !stack.output_datagram(dst, crate::icmp::with_payload(header, piece), now) {
+            // Without this one the others are of no use.
+            fails.bump();
+            return;
+        }
     }
+    oks.bump();
 }

@@ -62,6 +62,7 @@ pub(crate) fn input(stack: &Stack, meta: &IpMeta, mut packet: InPacket, now: u64
         && packet.sum(meta.l4, Parts::default()).sum().folded() != 0xffff
     {
         counters.icmp_in_csum_errors.bump();
+        counters.icmp_in_errors.bump();
         return;
     }
     packet.pull(meta.l4 + meta.len.min(8 + 60 + 8));

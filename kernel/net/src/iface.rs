@@ -135,25 +135,25 @@ impl Interface {
         self.looped_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
-    /// Gives a packet to the card, or keeps it until the card has room.
+    /// Gives a packet to the card, or keeps it until the card has room; false when it was dropped for too many that wait.
     #[inline]
-    pub fn transmit(&self, packet: TxPacket) {
+    pub fn transmit(&self, packet: TxPacket) -> bool {
         if self.taps.active() {
             self.tap_out(&packet, None);
         }
-        self.transmit_unseen(packet);
+        self.transmit_unseen(packet)
     }
 
     /// The same for a packet that its taps have seen.
-    pub fn transmit_unseen(&self, packet: TxPacket) {
+    pub fn transmit_unseen(&self, packet: TxPacket) -> bool {
         let Some(nic) = &self.nic else {
-            return;
+            return true;
         };
         let queue = crate::sync::cpu_id() % self.backlogs.len();
         let backlog = &self.backlogs[queue];
         let packet = if backlog.len.load(Ordering::Acquire) == 0 {
             match nic.transmit(queue, packet) {
-                Ok(()) => return,
+                Ok(()) => return true,
                 Err(packet) => packet,
             }
         } else {
@@ -162,11 +162,12 @@ impl Interface {
         let mut packets = backlog.packets.lock();
         if packets.len() >= BACKLOG {
             self.dropped.fetch_add(1, Ordering::Relaxed);
-            return;
+            return false;
         }
         packets.push_back(packet);
         nic.transmit_all(queue, &mut packets);
         backlog.len.store(packets.len(), Ordering::Release);
+        true
     }
 
     /// Sends what waited; true when some still does.

@@ -156,6 +156,7 @@ pub(crate) fn parse_v4(stack: &Stack, iface: &Arc<Interface>, packet: &mut InPac
     let header = &packet.head()[ETH..ETH + header_len];
     if Sum::default().bytes(header).folded() != 0xffff {
         counters.in_csum_errors.bump();
+        counters.ip_in_hdr_errors.bump();
         return Parsed::Bad;
     }
     // A source route asks us to forward or answer along a path of the sender's choice: refused, as Linux does.
@@ -170,8 +171,10 @@ pub(crate) fn parse_v4(stack: &Stack, iface: &Arc<Interface>, packet: &mut InPac
     counters.in_octets.add(total as u64);
     if dst.is_multicast() {
         counters.in_mcast.bump();
+        counters.in_mcast_octets.add(total as u64);
     } else if dst.is_broadcast() {
         counters.in_bcast.bump();
+        counters.in_bcast_octets.add(total as u64);
     }
     counters.in_ecn(tos).bump();
     if ETH + total < whole {

@@ -257,6 +257,13 @@ impl Stack {
                     counters.ip_in_addr_errors.bump();
                     return;
                 }
+                if meta.many && !dst.is_multicast() && !dst.is_broadcast() {
+                    // A network's own broadcast address.
+                    counters.in_bcast.bump();
+                    counters
+                        .in_bcast_octets
+                        .add((meta.l4 + meta.len - ETH) as u64);
+                }
             }
         } else if meta.many {
             if !self.groups.listens(meta.dst, meta.iface.index) {
@@ -329,12 +336,9 @@ impl Stack {
                     .iter()
                     .find(|i| !i.is_loopback() && i.is_up())
                     .map(|i| i.index);
-                (first.ok_or(Errno::ENETUNREACH)?, None, None)
+                (first.ok_or_else(|| self.no_route(dst))?, None, None)
             }
-            None => {
-                self.counters().ip_out_no_routes.bump();
-                return Err(Errno::ENETUNREACH);
-            }
+            None => return Err(self.no_route(dst)),
         };
         let iface = self.interface(out).ok_or(Errno::ENETUNREACH)?;
         if !iface.is_up() {
@@ -385,9 +389,20 @@ impl Stack {
         })
     }
 
-    /// Sends a packet that begins with an Ethernet header whose addresses are still to be filled.
+    /// Counts a packet that no route is for.
+    #[cold]
+    fn no_route(&self, dst: IpAddr) -> Errno {
+        match dst {
+            IpAddr::V4(_) => self.counters().ip_out_no_routes.bump(),
+            IpAddr::V6(_) => self.counters().ip6_out_no_routes.bump(),
+        }
+        Errno::ENETUNREACH
+    }
+
+    /// Sends a packet that begins with an Ethernet header whose addresses are still to be filled; false when the card's
+    /// queue had no room for it.
     #[inline]
-    pub(crate) fn output(&self, dst: &Dst, mut packet: TxPacket, now: u64) {
+    pub(crate) fn output(&self, dst: &Dst, mut packet: TxPacket, now: u64) -> bool {
         let counters = self.counters();
         let octets = (packet.len() - ETH) as u64;
         if dst.src.is_ipv4() {
@@ -398,17 +413,51 @@ impl Stack {
             counters.ip6_out_octets.add(octets);
         }
         let mac = match &dst.hop {
-            Hop::Local => return self.loop_back(&dst.iface, packet),
-            Hop::Fixed(mac) => *mac,
+            Hop::Local => {
+                self.loop_back(&dst.iface, packet);
+                return true;
+            }
+            Hop::Fixed(mac) => {
+                self.count_many(mac, dst.src.is_ipv4(), octets);
+                *mac
+            }
             Hop::Neighbour(neighbour) => match neighbour.fast() {
                 Some(mac) => mac,
                 None => {
-                    return self.output_slow(dst, neighbour.addr, packet, now);
+                    self.output_slow(dst, neighbour.addr, packet, now);
+                    return true;
                 }
             },
         };
         fill_eth(&mut packet, mac, dst.iface.mac);
-        dst.iface.transmit(packet);
+        dst.iface.transmit(packet)
+    }
+
+    /// [`Stack::output`] of a datagram. That one is not there to be sent again: to drop it is a discard, which TCP's is
+    /// not (`ip_send_skb`).
+    pub(crate) fn output_datagram(&self, dst: &Dst, packet: TxPacket, now: u64) -> bool {
+        let sent = self.output(dst, packet, now);
+        if !sent {
+            match dst.src {
+                IpAddr::V4(_) => self.counters().ip_out_discards.bump(),
+                IpAddr::V6(_) => self.counters().ip6_out_discards.bump(),
+            }
+        }
+        sent
+    }
+
+    /// Counts a packet to a broadcast or multicast address.
+    fn count_many(&self, mac: &[u8; 6], v4: bool, octets: u64) {
+        let counters = self.counters();
+        if !v4 {
+            counters.ip6_out_mcast.bump();
+        } else if *mac == [0xff; 6] {
+            counters.out_bcast.bump();
+            counters.out_bcast_octets.add(octets);
+        } else {
+            counters.out_mcast.bump();
+            counters.out_mcast_octets.add(octets);
+        }
     }
 
     fn output_slow(&self, dst: &Dst, hop: IpAddr, packet: TxPacket, now: u64) {
@@ -472,7 +521,7 @@ impl Stack {
         }
         let mut header = Header::new();
         out.emit(&mut header, bytes.len());
-        self.output(&dst, icmp::with_payload(header, bytes), now);
+        self.output_datagram(&dst, icmp::with_payload(header, bytes), now);
     }
 
     pub(crate) fn loop_back(&self, lo: &Interface, packet: TxPacket) {

@@ -175,6 +175,9 @@ impl Counter {
     }
 }
 
+// Always 0, which is true, for here it does not happen: ForwDatagrams and InNoRoutes (a host does not forward), ICMP's OutErrors
+// (no message of its own fails for memory), PAWSActive, TCPHPHits (one path for all), TCPRcvCollapsed, TCPBacklogCoalesce,
+// TCPAutoCorking, TCPAbortOnMemory (no limit of orphans).
 counters! {
     "Ip" {
         ip_in_receives "InReceives", ip_in_hdr_errors "InHdrErrors", ip_in_addr_errors "InAddrErrors",
@@ -207,7 +210,7 @@ counters! {
         paws_active "PAWSActive", paws_estab "PAWSEstab", delayed_acks "DelayedACKs", delayed_ack_lost "DelayedACKLost",
         listen_overflows "ListenOverflows", listen_drops "ListenDrops", tcp_hp_hits "TCPHPHits", tcp_pure_acks "TCPPureAcks",
         sack_recovery "TCPSackRecovery", reno_recovery "TCPRenoRecovery", sack_reneging "TCPSACKReneging",
-        sack_reorder "TCPSACKReorder", ts_reorder "TCPTSReorder", full_undo "TCPFullUndo", dsack_undo "TCPDSACKUndo",
+        sack_reorder "TCPSACKReorder", ts_reorder "TCPTSReorder", full_undo "TCPFullUndo", partial_undo "TCPPartialUndo", dsack_undo "TCPDSACKUndo",
         loss_undo "TCPLossUndo", lost_retransmit "TCPLostRetransmit", fast_retrans "TCPFastRetrans",
         slow_start_retrans "TCPSlowStartRetrans", timeouts "TCPTimeouts", loss_probes "TCPLossProbes",
         loss_probe_recovery "TCPLossProbeRecovery", rcv_collapsed "TCPRcvCollapsed", backlog_coalesce "TCPBacklogCoalesce",
@@ -227,17 +230,19 @@ counters! {
         orig_data_sent "TCPOrigDataSent", keep_alive "TCPKeepAlive", mtup_fail "TCPMTUPFail", delivered "TCPDelivered",
         delivered_ce "TCPDeliveredCE", ack_skipped "TCPACKSkippedChallenge",
         ack_skipped_seq "TCPACKSkippedSeq", win_probe "TCPWinProbe",
-        zero_window_drop "TCPZeroWindowDrop", rcv_q_drop "TCPRcvQDrop", bad_option "TCPBadOption",
+        zero_window_drop "TCPZeroWindowDrop", rcv_q_drop "TCPRcvQDrop",
     }
     "IpExt" {
         in_no_routes "InNoRoutes", in_truncated "InTruncatedPkts", in_mcast "InMcastPkts", out_mcast "OutMcastPkts",
         in_bcast "InBcastPkts", out_bcast "OutBcastPkts", in_octets "InOctets", out_octets "OutOctets",
+        in_mcast_octets "InMcastOctets", out_mcast_octets "OutMcastOctets", in_bcast_octets "InBcastOctets",
+        out_bcast_octets "OutBcastOctets",
         in_csum_errors "InCsumErrors", in_no_ect "InNoECTPkts", in_ect1 "InECT1Pkts", in_ect0 "InECT0Pkts",
         in_ce "InCEPkts",
     }
     "Ip6" {
         ip6_in_receives "Ip6InReceives", ip6_in_hdr_errors "Ip6InHdrErrors", ip6_in_delivers "Ip6InDelivers",
-        ip6_out_requests "Ip6OutRequests", ip6_out_no_routes "Ip6OutNoRoutes", ip6_reasm_reqds "Ip6ReasmReqds",
+        ip6_out_requests "Ip6OutRequests", ip6_out_discards "Ip6OutDiscards", ip6_out_no_routes "Ip6OutNoRoutes", ip6_reasm_reqds "Ip6ReasmReqds",
         ip6_reasm_oks "Ip6ReasmOKs", ip6_reasm_fails "Ip6ReasmFails", ip6_in_unknown_protos "Ip6InUnknownProtos",
         ip6_in_addr_errors "Ip6InAddrErrors", ip6_reasm_timeout "Ip6ReasmTimeout", ip6_frag_oks "Ip6FragOKs",
         ip6_frag_fails "Ip6FragFails", ip6_frag_creates "Ip6FragCreates", ip6_in_octets "Ip6InOctets",

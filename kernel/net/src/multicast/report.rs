@@ -7,7 +7,7 @@ use super::{
     Filter, Group, Pending, REPEAT_NS, REPEAT_OLD_NS, ROBUSTNESS, SECOND, minus, reported,
 };
 use crate::checksum::{Parts, Sum};
-use crate::iface::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, Interface};
+use crate::iface::{ETH, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Interface};
 use crate::ip::{IpMeta, proto};
 use crate::nic::Header;
 use crate::pkt::InPacket;
@@ -263,15 +263,20 @@ fn send(stack: &Stack, iface: &Interface, dst: IpAddr, mut bytes: Vec<u8>) {
             stack.icmp_counts.bump(true, true, bytes[0]);
         }
     }
+    let packet = crate::icmp::with_payload(header, &bytes);
+    let octets = (packet.len() - ETH) as u64;
     let counters = stack.counters();
     if dst.is_ipv4() {
         counters.ip_out_requests.bump();
+        counters.out_octets.add(octets);
         counters.out_mcast.bump();
+        counters.out_mcast_octets.add(octets);
     } else {
         counters.ip6_out_requests.bump();
+        counters.ip6_out_octets.add(octets);
         counters.ip6_out_mcast.bump();
     }
-    iface.transmit(crate::icmp::with_payload(header, &bytes));
+    iface.transmit(packet);
 }
 
 impl Stack {

@@ -224,7 +224,7 @@ impl RawSocket {
         if remote.is_multicast() && opts.multicast_loop {
             self.stack.loop_multicast(&dst.iface, remote, &packet);
         }
-        self.stack.output(dst, packet, now);
+        self.stack.output_datagram(dst, packet, now);
     }
 
     fn controls(&self, inner: &Inner, p: &RawPacket) -> Vec<Control> {

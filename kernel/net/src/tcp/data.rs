@@ -31,10 +31,7 @@ impl Tcb {
         // What we have already.
         if seq::lt(start, self.rcv_nxt) {
             let old = self.rcv_nxt.wrapping_sub(start);
-            if len > 0 {
-                self.note_duplicate(segment);
-                counters.dsack_old_sent.bump();
-            }
+            self.note_duplicate(stack, segment);
             if old >= len {
                 let fin_new = fin && old == len;
                 len = 0;
@@ -71,16 +68,18 @@ impl Tcb {
         if start == self.rcv_nxt {
             if len > 0 {
                 if !self.admit(stack) {
+                    counters.rcv_q_drop.bump();
                     self.fin_seq = None;
                     return;
                 }
                 let had_gap = self.recvq.beyond() > 0;
                 self.bytes_received += u64::from(len);
-                self.recvq.push(core::mem::take(payload), now);
+                self.recvq
+                    .push(core::mem::take(payload), now, &counters.rcv_coalesce);
                 self.rcv_nxt = start.wrapping_add(len);
                 if had_gap {
                     let before = self.rcv_nxt;
-                    self.rcv_nxt = self.recvq.absorb(before);
+                    self.rcv_nxt = self.recvq.absorb(before, &counters.rcv_coalesce);
                     self.bytes_received += u64::from(self.rcv_nxt.wrapping_sub(before));
                     // Filling a gap is news the sender waits for (RFC 5681 §4.2).
                     self.ack_now = true;
@@ -97,13 +96,15 @@ impl Tcb {
             }
         } else if len > 0 {
             if !self.admit(stack) {
+                counters.ofo_drop.bump();
                 self.ack_now = true;
                 return;
             }
             counters.ofo_queue.bump();
             self.ooo_packets += 1;
-            if let Beyond::Duplicate(left, right) =
-                self.recvq.insert(start, core::mem::take(payload), now)
+            let (beyond, merged) = self.recvq.insert(start, core::mem::take(payload), now);
+            counters.ofo_merge.add(merged);
+            if let Beyond::Duplicate(left, right) = beyond
                 && self.sack_ok
             {
                 self.dsack = Some((left, right));
@@ -128,7 +129,7 @@ impl Tcb {
             self.settle(stack);
             // One segment at a time always gets through, so that nobody starves.
             if self.recvq.len() > 0 && (self.recvq.footprint() > bound || stack.exhausted()) {
-                stack.counters().rcv_q_drop.bump();
+                stack.counters().rcv_pruned.bump();
                 return false;
             }
         }

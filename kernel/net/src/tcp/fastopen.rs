@@ -180,7 +180,8 @@ impl Tcb {
         self.start_congestion();
         self.early = Some(early);
         if syn.len > 0 {
-            self.recvq.push(payload, now);
+            self.recvq
+                .push(payload, now, &stack.counters().rcv_coalesce);
             self.rcv_nxt = self.rcv_nxt.wrapping_add(syn.len);
             self.bytes_received += u64::from(syn.len);
             self.data_segs_in += 1;

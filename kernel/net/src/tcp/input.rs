@@ -293,7 +293,7 @@ impl Tcb {
             if seq::lt(value, self.ts_recent) && !stale {
                 counters.paws_estab.bump();
                 if segment.len > 0 || segment.flags & (FIN | SYN) != 0 {
-                    self.note_duplicate(segment);
+                    self.note_duplicate(stack, segment);
                     self.ack_now = true;
                 } else if !self.too_soon(stack, now) {
                     self.ack_now = true;
@@ -318,7 +318,7 @@ impl Tcb {
                 self.challenge(stack, now);
                 return;
             }
-            self.note_duplicate(segment);
+            self.note_duplicate(stack, segment);
             // A window probe is one of these; its acknowledgement tells the window.
             self.last_rcv = now;
             self.keep_probes = 0;
@@ -455,16 +455,22 @@ impl Tcb {
                 self.ecn_data(segment);
                 self.data(stack, segment, &mut payload, merged, now);
             } else {
-                self.note_duplicate(segment);
+                self.note_duplicate(stack, segment);
                 self.ack_now = true;
             }
         }
     }
 
     /// Tells the peer about data it sent for nothing (RFC 2883).
-    pub(super) fn note_duplicate(&mut self, segment: &Segment) {
+    pub(super) fn note_duplicate(&mut self, stack: &Stack, segment: &Segment) {
+        let counters = stack.counters();
         let end = segment.seq.wrapping_add(segment.len);
+        if seq::lt(segment.seq, segment.end()) && seq::le(segment.end(), self.rcv_nxt) {
+            // Our acknowledgement of it came too late, or not at all.
+            counters.delayed_ack_lost.bump();
+        }
         if self.sack_ok && segment.len > 0 && seq::lt(segment.seq, self.rcv_nxt) {
+            counters.dsack_old_sent.bump();
             self.dsack = Some((segment.seq, seq::min(end, self.rcv_nxt)));
         }
     }
@@ -619,6 +625,7 @@ impl Tcb {
             use super::tcb::Sent;
             if sent.len() > mss && !sent.is(Sent::SACKED) {
                 if sent.is(Sent::RETRANS) {
+                    stack.counters().lost_retransmit.bump();
                     self.retrans -= sent.len();
                 }
                 if !sent.is(Sent::LOST) {

@@ -21,6 +21,8 @@ struct Brought {
     rtt: Option<u64>,
     /// New SACK information.
     sacked: bool,
+    /// A hole was found to be one of order, not of loss.
+    reordered: bool,
     /// End of a range that the peer got twice.
     dsack: Option<u32>,
 }
@@ -36,9 +38,10 @@ impl Tcb {
         let mut brought = Brought::default();
         if self.sack_ok && segment.sack_count > 0 {
             self.score(segment, &mut brought, now, stack);
+            brought.reordered = false;
         }
         if advanced {
-            self.clean(ack, &mut brought, now);
+            self.clean(ack, &mut brought, now, stack);
             self.sendq_advance(ack, stack);
             self.snd_una = ack;
             self.snd_urgent = self.snd_urgent.filter(|end| seq::gt(*end, ack));
@@ -55,6 +58,7 @@ impl Tcb {
         }
         let delivered = brought.delivered.div_ceil(self.mss);
         self.delivered = self.delivered.wrapping_add(delivered);
+        stack.counters().delivered.add(u64::from(delivered));
         self.rate.on_ack(ack, brought.delivered, self.rtt.min, now);
         let congested = self.ecn_echoed(segment);
         if congested {
@@ -130,7 +134,7 @@ impl Tcb {
     }
 
     /// Removes what `ack` covers.
-    fn clean(&mut self, ack: u32, brought: &mut Brought, now: u64) {
+    fn clean(&mut self, ack: u32, brought: &mut Brought, now: u64, stack: &Stack) {
         while let Some(first) = self.sent.front_mut() {
             if seq::ge(first.seq, ack) {
                 break;
@@ -156,7 +160,7 @@ impl Tcb {
                 if !sent.is(Sent::EVER_RETRANS) {
                     brought.rtt = Some(now.saturating_sub(sent.at));
                     if self.rack.valid && seq::lt(sent.end, self.rack.end) && self.sacked > 0 {
-                        self.note_reordering(sent.seq);
+                        self.note_reordering(sent.seq, brought, stack);
                     }
                 }
                 self.rack_update(sent, now);
@@ -167,12 +171,17 @@ impl Tcb {
         }
     }
 
-    /// What starts at `late` came after later ones: the path reorders.
-    fn note_reordering(&mut self, late: u32) {
+    /// What starts at `late` came after later ones: the path reorders. Seen once for all that one list of an
+    /// acknowledgement tells of it.
+    fn note_reordering(&mut self, late: u32, brought: &mut Brought, stack: &Stack) {
         let ahead = self.rack.end.wrapping_sub(late).div_ceil(self.mss);
         self.reach = self.reach.max(ahead.min(MAX_REORDERING));
         self.rack.reordering = true;
-        self.reord_seen = self.reord_seen.wrapping_add(1);
+        if !brought.reordered {
+            brought.reordered = true;
+            self.reord_seen = self.reord_seen.wrapping_add(1);
+            stack.counters().sack_reorder.bump();
+        }
     }
 
     /// Reads the SACK blocks.
@@ -189,7 +198,11 @@ impl Tcb {
                     .is_some_and(|&(l, r)| seq::ge(left, l) && seq::le(right, r));
                 if seq::le(right, segment.ack) || inside {
                     brought.dsack = Some(right);
-                    stack.counters().dsack_recv.bump();
+                    if seq::le(right, segment.ack) {
+                        stack.counters().dsack_recv.bump();
+                    } else {
+                        stack.counters().dsack_ofo_recv.bump();
+                    }
                     continue;
                 }
             }
@@ -200,11 +213,18 @@ impl Tcb {
             if seq::le(right, segment.ack) {
                 continue;
             }
-            self.score_block(left, right, brought, now);
+            self.score_block(left, right, brought, now, stack);
         }
     }
 
-    fn score_block(&mut self, left: u32, right: u32, brought: &mut Brought, now: u64) {
+    fn score_block(
+        &mut self,
+        left: u32,
+        right: u32,
+        brought: &mut Brought,
+        now: u64,
+        stack: &Stack,
+    ) {
         let mut index = self.sent.partition_point(|s| seq::le(s.end, left));
         while let Some(sent) = self.sent.get(index).copied() {
             if seq::ge(sent.seq, right) {
@@ -240,7 +260,7 @@ impl Tcb {
             if !sent.is(Sent::EVER_RETRANS) {
                 brought.rtt = Some(now.saturating_sub(sent.at));
                 if self.rack.valid && seq::lt(sent.end, self.rack.end) {
-                    self.note_reordering(sent.seq);
+                    self.note_reordering(sent.seq, brought, stack);
                 }
             }
             self.rack_update(sent, now);
@@ -266,13 +286,13 @@ impl Tcb {
     /// Marks what is lost; true when something was.
     pub fn detect(&mut self, stack: &Stack, now: u64) -> bool {
         if self.sack_ok {
-            self.rack_detect(now)
+            self.rack_detect(stack, now)
         } else {
             self.reno_detect(stack)
         }
     }
 
-    fn rack_detect(&mut self, now: u64) -> bool {
+    fn rack_detect(&mut self, stack: &Stack, now: u64) -> bool {
         if !self.rack.valid || self.sacked == 0 && self.retrans == 0 && self.lost == 0 {
             return false;
         }
@@ -294,6 +314,8 @@ impl Tcb {
             if due <= now + GRAIN_NS / 4 {
                 let len = sent.end.wrapping_sub(sent.seq);
                 if sent.is(Sent::RETRANS) {
+                    let segments = len.div_ceil(self.mss);
+                    stack.counters().lost_retransmit.add(segments.into());
                     sent.flags &= !Sent::RETRANS;
                     self.retrans -= len;
                 }
@@ -336,10 +358,10 @@ impl Tcb {
             return false;
         }
         stack.counters().reno_recovery.bump();
-        self.mark_first_lost()
+        self.mark_first_lost(stack)
     }
 
-    fn mark_first_lost(&mut self) -> bool {
+    fn mark_first_lost(&mut self, stack: &Stack) -> bool {
         let mss = self.mss;
         let Some(first) = self.sent.front().copied() else {
             return false;
@@ -353,6 +375,7 @@ impl Tcb {
         if let Some(first) = self.sent.front_mut() {
             let len = first.len();
             if first.is(Sent::RETRANS) {
+                stack.counters().lost_retransmit.bump();
                 first.flags &= !Sent::RETRANS;
                 self.retrans -= len;
             }
@@ -437,6 +460,10 @@ impl Tcb {
             if self.ca == Ca::Loss {
                 stack.counters().spurious_rtos.bump();
                 stack.counters().loss_undo.bump();
+            } else if seq::lt(self.snd_una, self.recovery_point) {
+                // The hole was filled by what was late, not by what was sent again.
+                stack.counters().partial_undo.bump();
+                stack.counters().ts_reorder.bump();
             } else {
                 stack.counters().full_undo.bump();
             }
@@ -469,7 +496,7 @@ impl Tcb {
                 }
                 if !self.sack_ok && advanced {
                     // A partial acknowledgement: the next one is lost as well (RFC 6582).
-                    self.mark_first_lost();
+                    self.mark_first_lost(stack);
                 }
                 let delivered = if self.sack_ok {
                     brought.delivered
@@ -482,7 +509,7 @@ impl Tcb {
                 if seq::ge(self.snd_una, self.recovery_point) {
                     self.leave_recovery();
                 } else if !self.sack_ok && advanced {
-                    self.mark_first_lost();
+                    self.mark_first_lost(stack);
                 }
             }
         }
@@ -491,7 +518,6 @@ impl Tcb {
 
     fn enter_recovery(&mut self, stack: &Stack) {
         stack.counters().sack_recovery.add(u64::from(self.sack_ok));
-        stack.counters().fast_retrans.bump();
         let reduced = self.ca == Ca::Cwr;
         if !reduced {
             self.remember();
@@ -615,6 +641,10 @@ impl Tcb {
             if sent.is(Sent::SACKED) && !reneged {
                 self.sacked += sent.len();
                 continue;
+            }
+            if sent.is(Sent::RETRANS) {
+                let segments = sent.len().div_ceil(self.mss);
+                stack.counters().lost_retransmit.add(segments.into());
             }
             sent.flags = sent.flags & !(Sent::SACKED | Sent::RETRANS) | Sent::LOST;
             self.lost += sent.len();

@@ -87,8 +87,20 @@ impl Tcb {
             if !self.resend(stack, index, now, false) {
                 break;
             }
+            let again = self.segments_of(index);
+            if self.ca == Ca::Recovery {
+                stack.counters().fast_retrans.add(again);
+            } else {
+                stack.counters().slow_start_retrans.add(again);
+            }
             index += 1;
         }
+    }
+
+    /// How many segments entry `index` is.
+    pub(super) fn segments_of(&self, index: usize) -> u64 {
+        let len = self.sent.get(index).map_or(0, Sent::len);
+        u64::from(len.div_ceil(self.mss).max(1))
     }
 
     /// Cuts entry `index` after `len` bytes.
@@ -107,7 +119,10 @@ impl Tcb {
             return false;
         };
         let (_, len, flags) = self.parts(sent.seq, sent.end);
-        let done = self.emit(stack, now, sent.seq, len, flags);
+        let (done, went) = self.emit(stack, now, sent.seq, len, flags);
+        if done == 0 && len > 0 || !went {
+            stack.counters().retrans_fail.bump();
+        }
         if done < len {
             // More pieces than the card takes: the rest is an entry of its own.
             if done == 0 {
@@ -264,7 +279,8 @@ impl Tcb {
             if len > 0 && len == unsent {
                 flags |= PSH;
             }
-            let sent = self.emit(stack, now, self.snd_nxt, len, flags);
+            let before = self.segs_out;
+            let (sent, _) = self.emit(stack, now, self.snd_nxt, len, flags);
             if sent == 0 && len > 0 {
                 break;
             }
@@ -280,7 +296,8 @@ impl Tcb {
             self.note_sent(start, end, now);
             self.bytes_sent += u64::from(sent);
             self.prr_out = self.prr_out.saturating_add(sent);
-            stack.counters().orig_data_sent.bump();
+            let segments = self.segs_out.wrapping_sub(before);
+            stack.counters().orig_data_sent.add(u64::from(segments));
             progress = true;
             if with_fin {
                 break;
@@ -392,7 +409,9 @@ impl Tcb {
             ..Emit::default()
         };
         let out = self.ip_out();
-        send_header(stack, &self.dst, &out, &emit, now);
+        if !send_header(stack, &self.dst, &out, &emit, now) {
+            stack.counters().abort_failed.bump();
+        }
         stack.counters().tcp_out_rsts.bump();
     }
 
@@ -433,8 +452,16 @@ impl Tcb {
     }
 
     /// Builds and sends one packet of `len` bytes of data from `seq`. Returns how many bytes went: fewer
-    /// when the data lies in more pieces than the card takes, or in more than one segment without its help.
-    fn emit(&mut self, stack: &Stack, now: u64, seq: u32, mut len: u32, mut flags: u8) -> u32 {
+    /// when the data lies in more pieces than the card takes, or in more than one segment without its help. And whether
+    /// the card's queue took it.
+    fn emit(
+        &mut self,
+        stack: &Stack,
+        now: u64,
+        seq: u32,
+        mut len: u32,
+        mut flags: u8,
+    ) -> (u32, bool) {
         let mss = self.current_mss();
         let most = self.burst(mss);
         if len > most {
@@ -487,7 +514,7 @@ impl Tcb {
                 };
                 sent = self.sendq.gather(offset, len as usize, most, &mut segments) as u32;
                 if sent == 0 {
-                    return 0;
+                    return (0, true);
                 }
                 if sent < len {
                     flags &= !FIN & !PSH;
@@ -537,8 +564,8 @@ impl Tcb {
             self.last_sent = now;
         }
         stack.counters().tcp_out_segs.add(u64::from(segments));
-        stack.output(&self.dst, packet, now);
-        sent
+        let went = stack.output(&self.dst, packet, now);
+        (sent, went)
     }
 
     /// The window to tell, as it goes into the header. Never takes back what was told (RFC 9293 §3.8.6.2.1).
@@ -550,6 +577,9 @@ impl Tcb {
         let told = if (told as i32) < 0 { 0 } else { told };
         let mut window = self.free_window(stack);
         if window < told {
+            if window == 0 {
+                stack.counters().want_zero_window.bump();
+            }
             window = told;
         }
         let most = if self.wscale_ok {
@@ -562,6 +592,13 @@ impl Tcb {
         // Rounded up, so that what was told is not taken back by the scale.
         let scaled = (window + (1 << shift) - 1) >> shift;
         let scaled = scaled.min(65_535);
+        if scaled == 0 {
+            if self.rcv_wnd != 0 {
+                stack.counters().to_zero_window.bump();
+            }
+        } else if self.rcv_wnd == 0 {
+            stack.counters().from_zero_window.bump();
+        }
         self.rcv_wup = self.rcv_nxt;
         self.rcv_wnd = scaled << shift;
         scaled as u16
@@ -638,13 +675,13 @@ pub(crate) fn sum_packet(packet: &TxPacket, at: usize, start: Sum) -> u16 {
     parts.sum().finish()
 }
 
-/// Sends a segment without data that belongs to no full connection.
-pub(crate) fn send_header(stack: &Stack, dst: &Dst, out: &IpOut, emit: &Emit, now: u64) {
+/// Sends a segment without data that belongs to no full connection; false when the card's queue had no room.
+pub(crate) fn send_header(stack: &Stack, dst: &Dst, out: &IpOut, emit: &Emit, now: u64) -> bool {
     let mut header = Header::new();
     out.emit(&mut header, emit.len());
     emit.emit(&mut header);
     let mut packet = TxPacket::from_header(header);
     fill_checksum(dst, out, &mut packet, emit.len(), None);
     stack.counters().tcp_out_segs.bump();
-    stack.output(dst, packet, now);
+    stack.output(dst, packet, now)
 }

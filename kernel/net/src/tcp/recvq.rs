@@ -9,6 +9,7 @@ use crate::pkt::{
     Payload, RxData, payload_advance, payload_footprint, payload_len, payload_truncate,
 };
 use crate::seq;
+use crate::stats::Counter;
 
 /// Memory kept beyond the payload before small payloads are copied together.
 const SLACK: usize = 16 * 1024;
@@ -80,11 +81,11 @@ impl RecvQueue {
         self.footprint
     }
 
-    /// Appends the next bytes in order, which arrived `at`.
-    pub fn push(&mut self, payload: Payload, at: u64) {
+    /// Appends the next bytes in order, which arrived `at`; counts when small ones were put into what was there.
+    pub fn push(&mut self, payload: Payload, at: u64, coalesced: &Counter) {
         let before = self.ready_len;
         for part in payload {
-            self.push_part(part);
+            self.push_part(part, coalesced);
         }
         if let Some(stamps) = &mut self.stamps {
             stamps.queued += (self.ready_len - before) as u64;
@@ -128,7 +129,7 @@ impl RecvQueue {
         }
     }
 
-    fn push_part(&mut self, part: RxData) {
+    fn push_part(&mut self, part: RxData, coalesced: &Counter) {
         let len = part.len();
         if len == 0 {
             return;
@@ -146,6 +147,9 @@ impl RecvQueue {
                 match self.ready.back_mut() {
                     Some(RxData::Dense(bytes, _)) if bytes.capacity() > bytes.len() => {
                         let n = run.len().min(bytes.capacity() - bytes.len());
+                        if run.len() == len {
+                            coalesced.bump();
+                        }
                         bytes.extend_from_slice(&run[..n]);
                         run = &run[n..];
                     }
@@ -159,8 +163,9 @@ impl RecvQueue {
         });
     }
 
-    /// Keeps a payload that starts at `seq`, beyond a gap.
-    pub fn insert(&mut self, mut start: u32, mut payload: Payload, now: u64) -> Beyond {
+    /// Keeps a payload that starts at `seq`, beyond a gap. Also returns how many segments became superfluous: those here
+    /// that it covers whole, or itself.
+    pub fn insert(&mut self, mut start: u32, mut payload: Payload, now: u64) -> (Beyond, u64) {
         if self.runs.len() >= RUNS && self.runs_len / self.runs.len() < SLIVER {
             // The peer still has all of it.
             self.prune();
@@ -171,10 +176,12 @@ impl RecvQueue {
         // The first run that ends after our start.
         let mut at = self.runs.partition_point(|run| seq::le(run.end, start));
         let mut kept = false;
+        let mut covered = 0;
         while seq::lt(start, end) {
             match self.runs.get(at) {
                 Some(run) if seq::le(run.seq, start) => {
                     // Covered from the front.
+                    covered += u64::from(seq::le(first_start, run.seq) && seq::le(run.end, end));
                     let skip = seq::min(run.end, end).wrapping_sub(start);
                     payload_advance(&mut payload, skip as usize);
                     start = start.wrapping_add(skip);
@@ -211,9 +218,9 @@ impl RecvQueue {
         }
         self.note(first_start, first_end);
         if kept {
-            Beyond::Kept
+            (Beyond::Kept, covered)
         } else {
-            Beyond::Duplicate(first_start, first_end)
+            (Beyond::Duplicate(first_start, first_end), covered.max(1))
         }
     }
 
@@ -281,7 +288,7 @@ impl RecvQueue {
 
     /// After the bytes up to `next` arrived: moves what has become contiguous, and returns the new next
     /// sequence number.
-    pub fn absorb(&mut self, mut next: u32) -> u32 {
+    pub fn absorb(&mut self, mut next: u32, coalesced: &Counter) -> u32 {
         while let Some(run) = self.runs.front() {
             if seq::gt(run.seq, next) {
                 break;
@@ -294,7 +301,7 @@ impl RecvQueue {
             if seq::gt(run.end, next) {
                 payload_advance(&mut run.data, next.wrapping_sub(run.seq) as usize);
                 next = run.end;
-                self.push(run.data, run.at);
+                self.push(run.data, run.at, coalesced);
             }
         }
         let mut count = 0;
@@ -382,14 +389,14 @@ mod tests {
     #[test]
     fn the_time_of_each_byte_is_known() {
         let mut queue = RecvQueue::default();
-        queue.push(payload(b"old"), 5);
+        queue.push(payload(b"old"), 5, &Counter::default());
         assert_eq!(queue.arrived(0), None, "nobody asked");
         queue.keep_times(true);
         assert_eq!(queue.arrived(2), None, "it came before");
-        queue.push(payload(b"abc"), 10);
+        queue.push(payload(b"abc"), 10, &Counter::default());
         queue.insert(20, payload(b"ef"), 15);
-        queue.push(payload(b"d"), 20);
-        queue.absorb(20);
+        queue.push(payload(b"d"), 20, &Counter::default());
+        queue.absorb(20, &Counter::default());
         let times: Vec<_> = (3..9).map(|i| queue.arrived(i)).collect();
         assert_eq!(times, [10, 10, 10, 20, 15, 15].map(Some));
         assert_eq!(queue.arrived(9), None);
@@ -403,7 +410,7 @@ mod tests {
         assert_eq!(queue.arrived(0), Some(20));
         // However many there are, memory for them has a bound, and the last is true.
         for i in 0..5000 {
-            queue.push(payload(b"x"), 100 + i);
+            queue.push(payload(b"x"), 100 + i, &Counter::default());
         }
         assert!(queue.stamps.as_ref().unwrap().ends.len() <= STAMPS);
         assert_eq!(queue.arrived(queue.len() as isize - 1), Some(5099));
@@ -432,8 +439,12 @@ mod tests {
                 let end = (start + 1 + rand(300)).min(stream.len());
                 let seq = base.wrapping_add(start as u32);
                 if start == next {
-                    queue.push(payload(&stream[start..end]), next as u64);
-                    let absorbed = queue.absorb(base.wrapping_add(end as u32));
+                    queue.push(
+                        payload(&stream[start..end]),
+                        next as u64,
+                        &Counter::default(),
+                    );
+                    let absorbed = queue.absorb(base.wrapping_add(end as u32), &Counter::default());
                     next = absorbed.wrapping_sub(base) as usize;
                 } else {
                     queue.insert(seq, payload(&stream[start..end]), next as u64);

@@ -237,6 +237,7 @@ impl Tcb {
             }
         }
         if self.snd_nxt != before {
+            stack.counters().loss_probes.bump();
             self.rack.probe = Some((self.snd_nxt, false));
         } else if let Some(last) = self.sent.back().copied() {
             let index = self.sent.len() - 1;
@@ -319,6 +320,7 @@ impl Tcb {
             self.keep_probes >= self.opts.keep_cnt
         };
         if over {
+            stack.counters().abort_on_timeout.bump();
             self.send_reset(stack, now);
             self.finish(stack, Some(Errno::ETIMEDOUT));
             return;

@@ -107,7 +107,6 @@ impl UdpSocket {
         udp[4..6].copy_from_slice(&(len as u16).to_be_bytes());
         let pseudo = Sum::pseudo(out.src, out.dst, proto::UDP, len);
         let bytes = data.get(range.clone()).ok_or(Errno::EINVAL)?;
-        counters.udp_out_datagrams.bump();
         let full_sum = |udp: &[u8; HEADER]| match pseudo.bytes(udp).bytes(bytes).finish() {
             0 => 0xffff,
             sum => sum,
@@ -131,6 +130,7 @@ impl UdpSocket {
                 packet.segments.push(whole);
                 self.stamp(stamps, *remote, &packet, now);
             }
+            counters.udp_out_datagrams.bump();
             crate::frag::send(stack, dst, &out, &datagram, now);
             return Ok(());
         }
@@ -169,7 +169,12 @@ impl UdpSocket {
         if let Some(stamps) = stamps {
             self.stamp(stamps, *remote, &packet, now);
         }
-        stack.output(dst, packet, now);
+        if stack.output_datagram(dst, packet, now) {
+            counters.udp_out_datagrams.bump();
+        } else {
+            // The card's queue is full, which Linux counts as one of the socket's.
+            counters.udp_sndbuf_errors.bump();
+        }
         Ok(())
     }
 

@@ -7,7 +7,7 @@ pub mod script;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use net::nic::{
@@ -48,6 +48,8 @@ pub struct SimNic {
     pub sent: Mutex<VecDeque<Vec<u8>>>,
     pub received: Mutex<VecDeque<RxPacket>>,
     pub offloads: AtomicU64,
+    /// Takes nothing more to send.
+    pub full: AtomicBool,
 }
 
 impl SimNic {
@@ -69,6 +71,7 @@ impl SimNic {
             sent: Mutex::default(),
             received: Mutex::default(),
             offloads: AtomicU64::new(0),
+            full: AtomicBool::new(false),
         })
     }
 
@@ -177,6 +180,9 @@ impl Nic for SimNic {
     }
 
     fn transmit(&self, _queue: usize, packet: TxPacket) -> Result<(), TxPacket> {
+        if self.full.load(Ordering::Relaxed) {
+            return Err(packet);
+        }
         if packet.offload.is_some_and(|o| o.gso.is_some()) {
             self.offloads.fetch_add(1, Ordering::Relaxed);
         }
