@@ -26,7 +26,6 @@ const DROPS: &[(&str, &str, &str)] = &[
     ("Ip", "InAddrErrors", "ip_not_for_this_machine"),
     ("Ip", "InUnknownProtos", "ip_unknown_protocol"),
     ("Ip", "InDiscards", "ip_in_no_room"),
-    ("Ip", "OutDiscards", "ip_out_no_room"),
     ("Ip", "OutNoRoutes", "ip_no_route"),
     ("Ip", "ReasmFails", "ip_fragments_incomplete"),
     ("Ip", "FragFails", "ip_too_large"),
@@ -47,8 +46,12 @@ const DROPS: &[(&str, &str, &str)] = &[
     ("Udp", "InErrors", "udp_malformed"),
     ("Udp", "InCsumErrors", "udp_checksum"),
     ("Udp", "RcvbufErrors", "udp_receive_buffer_full"),
-    ("Udp", "SndbufErrors", "udp_send_buffer_full"),
     ("Udp", "MemErrors", "udp_no_memory"),
+    ("Udp6", "NoPorts", "udp6_no_listener"),
+    ("Udp6", "InErrors", "udp6_malformed"),
+    ("Udp6", "InCsumErrors", "udp6_checksum"),
+    ("Udp6", "RcvbufErrors", "udp6_receive_buffer_full"),
+    ("Udp6", "MemErrors", "udp6_no_memory"),
     ("TcpExt", "ListenOverflows", "tcp_accept_queue_full"),
     ("TcpExt", "ListenDrops", "tcp_handshake_dropped"),
     ("TcpExt", "TCPReqQFullDrop", "tcp_syn_queue_full"),
@@ -62,12 +65,26 @@ const DROPS: &[(&str, &str, &str)] = &[
     ("TcpExt", "TCPTimeWaitOverflow", "tcp_time_wait_full"),
 ];
 
-/// Linux counts some drops twice: under the first name and under one of the others.
+/// Linux counts some drops twice (those of a full card's queue, `OutDiscards`, are the link's below): under the first name and under one of the others.
 const CONTAINS: &[(&str, &[&str])] = &[
+    ("ip_bad_header", &["ip_checksum"]),
+    ("icmp_malformed", &["icmp_checksum"]),
     ("tcp_malformed", &["tcp_checksum"]),
+    (
+        "tcp_pruned",
+        &["tcp_out_of_order_full", "tcp_receive_queue_full"],
+    ),
     (
         "udp_malformed",
         &["udp_checksum", "udp_receive_buffer_full", "udp_no_memory"],
+    ),
+    (
+        "udp6_malformed",
+        &[
+            "udp6_checksum",
+            "udp6_receive_buffer_full",
+            "udp6_no_memory",
+        ],
     ),
     (
         "tcp_handshake_dropped",
@@ -248,7 +265,7 @@ fn tcp_defaults(stack: &Arc<Stack>) -> Branch {
 /// All of Linux's counters, a map for each group of `/proc/net/snmp` and `netstat`.
 fn counters(stack: &Arc<Stack>) -> Branch {
     let branch = Branch::new("The counters of /proc/net/snmp and /proc/net/netstat.").metric("");
-    ["Ip", "Icmp", "Tcp", "Udp", "TcpExt", "IpExt", "Ip6"]
+    ["Ip", "Icmp", "Tcp", "Udp", "Udp6", "TcpExt", "IpExt", "Ip6"]
         .into_iter()
         .fold(branch, |branch, group| {
             let stack = stack.clone();

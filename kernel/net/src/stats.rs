@@ -3,6 +3,7 @@
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
+use core::net::IpAddr;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 /// Counters of an interface (`/proc/net/dev`).
@@ -128,6 +129,35 @@ impl CounterSet {
         }
     }
 
+    /// UDP's counters: Linux counts what goes by IPv6 apart.
+    #[inline]
+    pub(crate) fn udp(&self, addr: IpAddr) -> UdpCounters<'_> {
+        match addr {
+            IpAddr::V4(_) => UdpCounters {
+                in_datagrams: &self.udp_in_datagrams,
+                no_ports: &self.udp_no_ports,
+                in_errors: &self.udp_in_errors,
+                out_datagrams: &self.udp_out_datagrams,
+                rcvbuf_errors: &self.udp_rcvbuf_errors,
+                sndbuf_errors: &self.udp_sndbuf_errors,
+                in_csum_errors: &self.udp_in_csum_errors,
+                ignored_multi: &self.udp_ignored_multi,
+                mem_errors: &self.udp_mem_errors,
+            },
+            IpAddr::V6(_) => UdpCounters {
+                in_datagrams: &self.udp6_in_datagrams,
+                no_ports: &self.udp6_no_ports,
+                in_errors: &self.udp6_in_errors,
+                out_datagrams: &self.udp6_out_datagrams,
+                rcvbuf_errors: &self.udp6_rcvbuf_errors,
+                sndbuf_errors: &self.udp6_sndbuf_errors,
+                in_csum_errors: &self.udp6_in_csum_errors,
+                ignored_multi: &self.udp6_ignored_multi,
+                mem_errors: &self.udp6_mem_errors,
+            },
+        }
+    }
+
     /// The counter of packets with that TOS's ECN codepoint.
     #[inline]
     pub(crate) fn in_ecn(&self, tos: u8) -> &Counter {
@@ -138,6 +168,19 @@ impl CounterSet {
             _ => &self.in_ce,
         }
     }
+}
+
+/// UDP's counters over one version of IP.
+pub(crate) struct UdpCounters<'a> {
+    pub in_datagrams: &'a Counter,
+    pub no_ports: &'a Counter,
+    pub in_errors: &'a Counter,
+    pub out_datagrams: &'a Counter,
+    pub rcvbuf_errors: &'a Counter,
+    pub sndbuf_errors: &'a Counter,
+    pub in_csum_errors: &'a Counter,
+    pub ignored_multi: &'a Counter,
+    pub mem_errors: &'a Counter,
 }
 
 /// One counter of one CPU.
@@ -203,6 +246,11 @@ counters! {
         udp_in_datagrams "InDatagrams", udp_no_ports "NoPorts", udp_in_errors "InErrors", udp_out_datagrams "OutDatagrams",
         udp_rcvbuf_errors "RcvbufErrors", udp_sndbuf_errors "SndbufErrors", udp_in_csum_errors "InCsumErrors",
         udp_ignored_multi "IgnoredMulti", udp_mem_errors "MemErrors",
+    }
+    "Udp6" {
+        udp6_in_datagrams "InDatagrams", udp6_no_ports "NoPorts", udp6_in_errors "InErrors",
+        udp6_out_datagrams "OutDatagrams", udp6_rcvbuf_errors "RcvbufErrors", udp6_sndbuf_errors "SndbufErrors",
+        udp6_in_csum_errors "InCsumErrors", udp6_ignored_multi "IgnoredMulti", udp6_mem_errors "MemErrors",
     }
     "TcpExt" {
         syncookies_sent "SyncookiesSent", syncookies_recv "SyncookiesRecv", syncookies_failed "SyncookiesFailed",

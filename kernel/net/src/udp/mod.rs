@@ -405,7 +405,7 @@ impl UdpSocket {
             Some(keep) => Some(keep - HEADER),
             None => {
                 self.inner.lock().drops += 1;
-                self.stack.counters().udp_in_errors.bump();
+                self.stack.counters().udp(meta.dst).in_errors.bump();
                 None
             }
         }
@@ -414,6 +414,7 @@ impl UdpSocket {
     /// A datagram arrives.
     fn push(&self, mut datagram: Datagram) {
         let counters = self.stack.counters();
+        let family = datagram.to.0;
         {
             let mut inner = self.inner.lock();
             if inner.closed || inner.shut_read {
@@ -424,9 +425,9 @@ impl UdpSocket {
             let charged = !full && self.stack.charge(datagram.cost, inner.queue.is_empty());
             if !charged {
                 inner.drops += 1;
-                counters.udp_rcvbuf_errors.add(u64::from(full));
-                counters.udp_mem_errors.add(u64::from(!full));
-                counters.udp_in_errors.bump();
+                counters.udp(family).rcvbuf_errors.add(u64::from(full));
+                counters.udp(family).mem_errors.add(u64::from(!full));
+                counters.udp(family).in_errors.bump();
                 return;
             }
             inner.queued += datagram.cost;
@@ -438,7 +439,7 @@ impl UdpSocket {
             };
             inner.queue.extend(alone);
         }
-        counters.udp_in_datagrams.bump();
+        counters.udp(family).in_datagrams.bump();
         self.pollee.notify(Events::IN | Events::RDNORM);
     }
 
@@ -481,13 +482,13 @@ pub(crate) fn input(stack: &Stack, meta: &IpMeta, mut packet: InPacket, now: u64
     let counters = stack.counters();
     packet.pull(meta.l4 + HEADER);
     let Some(h) = packet.head().get(meta.l4..meta.l4 + HEADER) else {
-        counters.udp_in_errors.bump();
+        counters.udp(meta.dst).in_errors.bump();
         return;
     };
     let word = |at: usize| u16::from_be_bytes([h[at], h[at + 1]]);
     let (rport, lport, len, sum) = (word(0), word(2), usize::from(word(4)), word(6));
     if len < HEADER || len > meta.len {
-        counters.udp_in_errors.bump();
+        counters.udp(meta.dst).in_errors.bump();
         return;
     }
     if meta.len > len {
@@ -496,8 +497,8 @@ pub(crate) fn input(stack: &Stack, meta: &IpMeta, mut packet: InPacket, now: u64
     if packet.csum == RxChecksum::Unknown && (sum != 0 || !meta.dst.is_ipv4()) {
         let pseudo = Sum::pseudo(meta.src, meta.dst, proto::UDP, len);
         if packet.sum(meta.l4, Parts::after(pseudo)).sum().folded() != 0xffff {
-            counters.udp_in_csum_errors.bump();
-            counters.udp_in_errors.bump();
+            counters.udp(meta.dst).in_csum_errors.bump();
+            counters.udp(meta.dst).in_errors.bump();
             return;
         }
     }
@@ -521,7 +522,7 @@ pub(crate) fn input(stack: &Stack, meta: &IpMeta, mut packet: InPacket, now: u64
     if meta.many {
         let sockets = stack.udp.find_all(local, remote, index);
         if sockets.is_empty() {
-            counters.udp_ignored_multi.bump();
+            counters.udp(meta.dst).ignored_multi.bump();
             return;
         }
         let whole = packet.to_vec();
@@ -538,7 +539,7 @@ pub(crate) fn input(stack: &Stack, meta: &IpMeta, mut packet: InPacket, now: u64
         return;
     }
     let Some(socket) = stack.udp.find(local, remote, index) else {
-        counters.udp_no_ports.bump();
+        counters.udp(meta.dst).no_ports.bump();
         if meta.dst.is_ipv4() {
             icmp::send_error(
                 stack,

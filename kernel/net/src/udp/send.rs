@@ -130,7 +130,7 @@ impl UdpSocket {
                 packet.segments.push(whole);
                 self.stamp(stamps, *remote, &packet, now);
             }
-            counters.udp_out_datagrams.bump();
+            counters.udp(remote.0).out_datagrams.bump();
             crate::frag::send(stack, dst, &out, &datagram, now);
             return Ok(());
         }
@@ -170,10 +170,10 @@ impl UdpSocket {
             self.stamp(stamps, *remote, &packet, now);
         }
         if stack.output_datagram(dst, packet, now) {
-            counters.udp_out_datagrams.bump();
+            counters.udp(remote.0).out_datagrams.bump();
         } else {
             // The card's queue is full, which Linux counts as one of the socket's.
-            counters.udp_sndbuf_errors.bump();
+            counters.udp(remote.0).sndbuf_errors.bump();
         }
         Ok(())
     }

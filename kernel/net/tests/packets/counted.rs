@@ -242,6 +242,18 @@ fn no_route_and_many_receivers() {
     assert_eq!(counts!(s, out_bcast, out_bcast_octets), [2, 72]);
     assert_eq!(counts!(s, out_mcast)[0] - mcast, 1);
 
+    // By IPv6 is counted apart, and over it only.
+    let receiver = s.stack.socket(Family::Inet6, Kind::Dgram, 0).unwrap();
+    let here = to(Ipv6Addr::LOCALHOST);
+    let before = counts!(s, udp_out_datagrams, udp_in_datagrams);
+    receiver.bind(here.to.unwrap()).unwrap();
+    send(&six, &here).unwrap();
+    assert_eq!(counts!(s, udp6_out_datagrams, udp6_in_datagrams), [1, 1]);
+    assert_eq!(counts!(s, udp_out_datagrams, udp_in_datagrams), before);
+    receiver.close();
+    send(&six, &here).unwrap();
+    assert_eq!(counts!(s, udp6_no_ports, udp_no_ports), [1, 0]);
+
     // In: everybody's, and the network's own.
     let mut s = s;
     let mut udp = vec![0, 9, 0, 9, 0, 10, 0, 0, b'i', b'n'];
