@@ -35,7 +35,7 @@ def until(what, limit=60):
     raise SystemExit("the tool said:\n" + "".join(said))
 
 try:
-    until(lambda: "".join(said).count("listens") >= max(queues, 1))
+    until(lambda: len(re.findall(r"CPU \d+ listens", "".join(said))) >= max(queues, 1))
     port = int(until(lambda: re.search(r"QMP listens on 127.0.0.1:(\d+)", "".join(said)))[1])
     peers = [socket.create_connection(("10.8.0.2", 7), 10) for _ in range(24)]
     for round in range(20):
