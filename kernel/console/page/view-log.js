@@ -8,7 +8,8 @@ const KEEP = 5000;
 
 export async function show(main, endings) {
   const shown = h("select", { onchange: () => filter() }, ...LEVELS.map(level => h("option", { value: level, selected: level === "trace" }, level)));
-  const kept = h("select", {}, ...LEVELS.map(level => h("option", { value: level }, level)));
+  // Which level holds now is not known before the machine has answered: until then there is nothing to change.
+  const kept = h("select", { disabled: true }, ...LEVELS.map(level => h("option", { value: level }, level)));
   const search = h("input", { type: "search", class: "wide", placeholder: "filter", ariaLabel: "Filter", oninput: () => filter() });
   const follow = h("input", { type: "checkbox", checked: true, onchange: () => { if (follow.checked) out.scrollTop = out.scrollHeight; } });
   const out = h("div", { class: "lines", tabIndex: 0, role: "log", ariaLabel: "Log" });
@@ -18,10 +19,11 @@ export async function show(main, endings) {
   const filter = () => { for (const line of out.children) line.hidden = !visible(line); };
 
   kept.onchange = async () => {
-    try { await write("/log/level", kept.value); text(note, `level is ${kept.value}`); }
+    const level = kept.value;
+    try { await write("/log/level", level); text(note, `level is ${level}`); }
     catch (error) { fill(note, failure(error)); }
   };
-  try { kept.value = (await read("/log/level")).value; } catch (error) { fill(note, failure(error)); }
+  try { kept.value = (await read("/log/level")).value; kept.disabled = false; } catch (error) { fill(note, failure(error)); }
 
   const stop = new AbortController();
   endings.push(() => stop.abort());

@@ -308,7 +308,7 @@ fn the_page_shows_what_python_sees() -> Result<()> {
     picture(&browser, "profile")?;
 
     view(&browser, "log")?;
-    browser.until("the level is known", "return document.querySelectorAll('main select')[1].value !== '' && document.querySelectorAll('main select')[1].value", SHOW)?;
+    browser.until("the level is known", "const level = document.querySelectorAll('main select')[1]; return !level.disabled && level.value", SHOW)?;
     browser.run("const level = document.querySelectorAll('main select')[1]; level.value = 'debug'; level.dispatchEvent(new Event('change'))", &[])?;
     browser.until(
         "the change is said",
