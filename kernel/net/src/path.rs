@@ -1,11 +1,11 @@
 //! The way of a packet through the engine: in from a card or the loopback to a protocol, out from a
-//! protocol by route and neighbour to a card; and the turning of its clock.
+//! protocol by route and neighbour to a card. What it does when its time has come
+//! is in `clock`, what it sends to itself in `loopback`.
 
 use alloc::collections::VecDeque;
 use alloc::sync::Arc;
-use alloc::vec::Vec;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use core::sync::atomic::Ordering;
 
 use errno::{Errno, Result};
 
@@ -15,57 +15,13 @@ use crate::ip::{self, IpMeta, IpOut, Parsed, proto};
 use crate::neigh::Probe;
 use crate::nic::{Header, TxPacket};
 use crate::pkt::InPacket;
-use crate::query::Change;
 use crate::route::{Dst, Hop, group_mac};
-use crate::stack::{CHORES, Chore, Stack, Timer, WHEELS};
-use crate::sync::SpinLock;
+use crate::stack::{Chore, Stack};
 use crate::{arp, icmp, icmp6, multicast, ndisc, raw, tcp, udp};
 
 /// How many packets of a queue are taken before others get a turn (`netdev_budget`).
 pub(crate) const BUDGET: usize = 64;
-/// Packets the loopback holds for each CPU before it drops, which only a loop of programs can reach.
-const LOOP_LIMIT: usize = 65_536;
-const LOOPS: usize = 16;
-
-#[derive(Default)]
-struct LoopQueue {
-    packets: SpinLock<VecDeque<(TxPacket, Option<Arc<Interface>>)>>,
-    len: AtomicUsize,
-    draining: AtomicBool,
-}
-
-/// Packets this machine sent to itself. They are delivered by the sender itself, once it holds no
-/// lock: no other thread is needed for a packet over `lo`.
-#[derive(Default)]
-pub(crate) struct Loopback {
-    queues: [LoopQueue; LOOPS],
-    /// Packets in all queues: one look tells that there is nothing to do.
-    waiting: AtomicUsize,
-}
-
 impl Stack {
-    /// Takes in what the cards have, runs what is due, sends what can be sent, and returns when it
-    /// wants to run again, in nanoseconds of its clock. For tests and single-threaded hosts.
-    pub fn poll(&self) -> Option<u64> {
-        let ifaces: Vec<Arc<Interface>> = self.ifaces.read().clone();
-        for iface in &ifaces {
-            let Some(nic) = &iface.nic else { continue };
-            for queue in 0..nic.queue_count() {
-                while self.receive(iface, queue) == BUDGET {}
-            }
-        }
-        self.drain_loopback();
-        let next = self.run_timers();
-        for iface in &ifaces {
-            if let Some(nic) = &iface.nic {
-                for queue in 0..nic.queue_count() {
-                    iface.flush(queue);
-                }
-            }
-        }
-        next
-    }
-
     /// Takes up to a budget of packets from one queue; returns how many there were.
     pub(crate) fn receive(&self, iface: &Arc<Interface>, queue: usize) -> usize {
         let Some(nic) = &iface.nic else {
@@ -112,7 +68,7 @@ impl Stack {
     }
 
     /// A frame for us, to its protocol.
-    fn dispatch(&self, iface: &Arc<Interface>, packet: InPacket, now: u64) {
+    pub(crate) fn dispatch(&self, iface: &Arc<Interface>, packet: InPacket, now: u64) {
         let Some(eth) = packet.head().get(..ETH) else {
             return;
         };
@@ -492,7 +448,7 @@ impl Stack {
         }
     }
 
-    fn probe(&self, iface: &Interface, target: IpAddr, probe: Probe, now: u64) {
+    pub(crate) fn probe(&self, iface: &Interface, target: IpAddr, probe: Probe, now: u64) {
         let last = match probe {
             Probe::Broadcast => None,
             Probe::Unicast(mac) => Some(mac),
@@ -524,40 +480,6 @@ impl Stack {
         self.output_datagram(&dst, icmp::with_payload(header, bytes), now);
     }
 
-    pub(crate) fn loop_back(&self, lo: &Interface, packet: TxPacket) {
-        if lo.taps.active() {
-            lo.tap_out(&packet, None);
-        }
-        self.loop_unseen(lo, packet);
-    }
-
-    /// The same for a packet that the taps have seen.
-    pub(crate) fn loop_unseen(&self, lo: &Interface, packet: TxPacket) {
-        lo.count_looped(packet.len());
-        self.enqueue_loop(packet, None);
-    }
-
-    /// `through` is the interface that a copy of a multicast packet left by.
-    fn enqueue_loop(&self, packet: TxPacket, through: Option<Arc<Interface>>) {
-        let queue = &self.loopback.queues[crate::sync::cpu_id() % LOOPS];
-        let mut packets = queue.packets.lock();
-        if packets.len() < LOOP_LIMIT {
-            packets.push_back((packet, through));
-            queue.len.store(packets.len(), Ordering::Release);
-            self.loopback.waiting.fetch_add(1, Ordering::AcqRel);
-        }
-    }
-
-    /// A multicast packet leaves through `iface`: sockets here that joined the group there get a copy.
-    pub(crate) fn loop_multicast(&self, iface: &Arc<Interface>, group: IpAddr, packet: &TxPacket) {
-        if iface.is_loopback() || !self.groups.listens(group, iface.index) {
-            return;
-        }
-        let mut copy = packet.clone();
-        copy.offload = None;
-        self.enqueue_loop(copy, Some(iface.clone()));
-    }
-
     /// Whether `addr` is a broadcast address of a link of ours.
     pub(crate) fn is_broadcast_addr(&self, addr: Ipv4Addr) -> bool {
         addr.is_broadcast()
@@ -570,178 +492,6 @@ impl Stack {
             })
     }
 
-    /// Delivers what was sent over `lo`. Called wherever a packet may have been sent and no lock is held.
-    #[inline]
-    pub(crate) fn drain_loopback(&self) {
-        if self.loopback.waiting.load(Ordering::Acquire) != 0 {
-            for queue in &self.loopback.queues {
-                if queue.len.load(Ordering::Acquire) != 0 {
-                    self.drain_queue(queue);
-                }
-            }
-        }
-    }
-
-    fn drain_queue(&self, queue: &LoopQueue) {
-        let Some(lo) = self.interface(1) else { return };
-        // One drainer at a time keeps the order of packets; it sees what comes in meanwhile.
-        while queue.len.load(Ordering::Acquire) != 0 {
-            if queue.draining.swap(true, Ordering::Acquire) {
-                return;
-            }
-            let now = self.now();
-            loop {
-                let packet = {
-                    let mut packets = queue.packets.lock();
-                    let packet = packets.pop_front();
-                    queue.len.store(packets.len(), Ordering::Release);
-                    packet
-                };
-                let Some((packet, through)) = packet else {
-                    break;
-                };
-                self.loopback.waiting.fetch_sub(1, Ordering::AcqRel);
-                let packet = InPacket::looped(packet);
-                match through {
-                    None => self.input(&lo, packet, now),
-                    Some(iface) => self.dispatch(&iface, packet, now),
-                }
-            }
-            queue.draining.store(false, Ordering::Release);
-        }
-    }
-
-    /// Arms a timer of a connection.
-    pub(crate) fn schedule(&self, spread: u64, at: u64, timer: Timer) {
-        self.wheels[spread as usize % WHEELS]
-            .lock()
-            .insert(at, timer);
-        self.ask_for_call(at);
-    }
-
-    /// Makes a chore due at `at` or before.
-    pub(crate) fn arm_chore(&self, chore: Chore, at: u64) {
-        self.chores[chore as usize].fetch_min(at, Ordering::AcqRel);
-        self.ask_for_call(at);
-    }
-
-    pub(crate) fn arm_neighbours(&self, now: u64) {
-        if self.chores[Chore::Neighbours as usize].load(Ordering::Acquire) == u64::MAX {
-            self.arm_chore(Chore::Neighbours, now + crate::neigh::PROBE_NS);
-        }
-    }
-
-    /// Sees to it that [`Stack::run_timers`] is called at `at` or before.
-    fn ask_for_call(&self, at: u64) {
-        if at < self.armed.load(Ordering::Acquire) {
-            self.armed.fetch_min(at, Ordering::AcqRel);
-            let hook = self.arm_hook.read().clone();
-            if let Some(hook) = hook {
-                hook(at);
-            }
-        }
-    }
-
-    /// Runs what is due; returns when the next is.
-    pub(crate) fn run_timers(&self) -> Option<u64> {
-        let now = self.now();
-        self.armed.store(u64::MAX, Ordering::Release);
-        let mut due = Vec::new();
-        for wheel in &self.wheels {
-            wheel.lock().advance(now, &mut due);
-        }
-        for timer in due {
-            match timer {
-                Timer::Conn(conn) => {
-                    if let Some(conn) = conn.upgrade() {
-                        conn.on_timer(now);
-                    }
-                }
-                Timer::Half(half) => {
-                    if let Some(half) = half.upgrade() {
-                        tcp::listen::on_timer(self, &half, now);
-                    }
-                }
-            }
-        }
-        for chore in 0..CHORES {
-            let at = &self.chores[chore];
-            if at.load(Ordering::Acquire) <= now {
-                at.store(u64::MAX, Ordering::Release);
-                self.run_chore(chore, now);
-            }
-        }
-        self.drain_loopback();
-        let mut next = u64::MAX;
-        for wheel in &self.wheels {
-            next = next.min(wheel.lock().next_ns().unwrap_or(u64::MAX));
-        }
-        for chore in &self.chores {
-            next = next.min(chore.load(Ordering::Acquire));
-        }
-        if next == u64::MAX {
-            return None;
-        }
-        self.ask_for_call(next);
-        Some(next)
-    }
-
-    fn run_chore(&self, chore: usize, now: u64) {
-        const NEIGHBOURS: usize = Chore::Neighbours as usize;
-        const TIME_WAIT: usize = Chore::TimeWait as usize;
-        const DHCP: usize = Chore::Dhcp as usize;
-        const DISCOVERY: usize = Chore::Discovery as usize;
-        const MULTICAST: usize = Chore::Multicast as usize;
-        const DHCP6: usize = Chore::Dhcp6 as usize;
-        const PATH_MTU: usize = Chore::PathMtu as usize;
-        match chore {
-            NEIGHBOURS => {
-                let aged = self.neighbour_cache.age(now);
-                for (neighbour, probe) in aged.probes {
-                    if let Some(iface) = self.interface(neighbour.index) {
-                        self.probe(&iface, neighbour.addr, probe, now);
-                    }
-                }
-                for (neighbour, packets) in aged.given_up {
-                    self.tell(&Change::Neighbour(neighbour.info(), true));
-                    self.unreachable(packets, now);
-                }
-                if aged.again {
-                    self.arm_chore(Chore::Neighbours, now + crate::neigh::PROBE_NS);
-                }
-            }
-            TIME_WAIT => {
-                let next = self.flows.expire(now, |key, wait| {
-                    self.tcp_ports.release(key.lport, &wait.binding);
-                });
-                if let Some(next) = next {
-                    self.arm_chore(Chore::TimeWait, next);
-                }
-            }
-            DHCP => self.run_dhcp(now),
-            DISCOVERY => self.run_discovery(now),
-            MULTICAST => self.run_multicast(now),
-            DHCP6 => self.run_dhcp6(now),
-            PATH_MTU => {
-                if let Some(next) = self.routes.expire_pmtu(now) {
-                    self.arm_chore(Chore::PathMtu, next);
-                }
-            }
-            _ => {
-                let (failed, next) = self.fragments.lock().expire(now);
-                let counters = self.counters();
-                let [v4, v6] = failed.map(|n| n as u64);
-                counters.ip_reasm_timeout.add(v4);
-                counters.ip_reasm_fails.add(v4);
-                counters.ip6_reasm_timeout.add(v6);
-                counters.ip6_reasm_fails.add(v6);
-                if let Some(next) = next {
-                    self.arm_chore(Chore::Fragments, next);
-                }
-            }
-        }
-    }
-
     /// Packets to `addr` may have no more than `mtu` bytes.
     pub(crate) fn learn_pmtu(&self, addr: IpAddr, mtu: u32, now: u64) {
         if let Some(expires) = self.routes.learn_pmtu(addr, mtu, now) {
@@ -750,7 +500,7 @@ impl Stack {
     }
 
     /// A neighbour does not answer: the sockets whose packets waited hear of it, as from a router.
-    fn unreachable(&self, packets: VecDeque<TxPacket>, now: u64) {
+    pub(crate) fn unreachable(&self, packets: VecDeque<TxPacket>, now: u64) {
         for packet in packets {
             let bytes = packet.to_vec();
             match bytes.get(ETH) {
