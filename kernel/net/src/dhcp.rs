@@ -630,6 +630,7 @@ impl Stack {
             }
             let octets = (packet.len() - ETH) as u64;
             self.counters().ip_out_requests.bump();
+            self.counters().ip_out_transmits.bump();
             self.counters().out_octets.add(octets);
             self.counters().out_bcast.bump();
             self.counters().out_bcast_octets.add(octets);

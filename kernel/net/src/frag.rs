@@ -42,6 +42,17 @@ struct Partial {
     ttl: u8,
 }
 
+/// What became of a fragment.
+#[derive(Default)]
+pub(crate) struct Added {
+    /// The whole datagram, from its Ethernet header on, when this completed it.
+    pub whole: Option<Vec<u8>>,
+    /// Datagrams given up.
+    pub failed: usize,
+    /// It overlapped another, for which its datagram was given up.
+    pub overlap: bool,
+}
+
 /// Datagrams of which parts have arrived.
 pub(crate) struct Fragments {
     table: HashMap<Key, Partial, KeyedState>,
@@ -63,8 +74,7 @@ impl Fragments {
         }
     }
 
-    /// Adds a fragment. Returns the whole datagram, from its Ethernet header on, when it is complete, and how
-    /// many datagrams were given up.
+    /// Adds a fragment.
     pub fn add(
         &mut self,
         meta: &IpMeta,
@@ -73,7 +83,7 @@ impl Fragments {
         ident: u32,
         packet: InPacket,
         now: u64,
-    ) -> (Option<Vec<u8>>, usize) {
+    ) -> Added {
         let key = Key {
             src: meta.src,
             dst: meta.dst,
@@ -84,18 +94,22 @@ impl Fragments {
         let end = offset + bytes.len();
         // All but the last are multiples of eight bytes, none is empty, and the whole fits in a packet.
         if bytes.is_empty() || more && !bytes.len().is_multiple_of(8) || end > most(meta.dst) {
-            let gone = usize::from(self.give_up(&key));
-            return (None, gone);
+            let failed = usize::from(self.give_up(&key));
+            return Added {
+                failed,
+                ..Added::default()
+            };
         }
         let cost = bytes.len() + 128;
-        let mut evicted = 0;
+        let mut added = Added::default();
         while self.cost + cost > self.limit {
             let Some((number, oldest)) = self.order.pop_front() else {
-                return (None, evicted + 1);
+                added.failed += 1;
+                return added;
             };
             if self.table.get(&oldest).is_some_and(|p| p.number == number) {
                 self.give_up(&oldest);
-                evicted += 1;
+                added.failed += 1;
             }
         }
         let partial = match self.table.entry(key) {
@@ -123,18 +137,19 @@ impl Fragments {
             .get(at)
             .is_some_and(|(o, b)| *o == offset && *b == bytes)
         {
-            return (None, evicted);
+            return added;
         }
         let before = at.checked_sub(1).and_then(|i| partial.parts.get(i));
-        let overlap = before.is_some_and(|(o, b)| o + b.len() > offset)
-            || partial.parts.get(at).is_some_and(|(o, _)| *o < end)
-            || partial
+        added.overlap = before.is_some_and(|(o, b)| o + b.len() > offset)
+            || partial.parts.get(at).is_some_and(|(o, _)| *o < end);
+        let wrong_end = partial
                 .total
                 .is_some_and(|total| end > total || !more && end != total)
             || !more && partial.parts.last().is_some_and(|(o, b)| o + b.len() > end);
-        if overlap || partial.parts.len() >= PARTS {
+        if added.overlap || wrong_end || partial.parts.len() >= PARTS {
             self.give_up(&key);
-            return (None, evicted + 1);
+            added.failed += 1;
+            return added;
         }
         partial.have += bytes.len();
         partial.cost += cost;
@@ -148,10 +163,10 @@ impl Fragments {
             partial.total = Some(end);
         }
         if partial.total != Some(partial.have) {
-            return (None, evicted);
+            return added;
         }
         let Some(partial) = self.table.remove(&key) else {
-            return (None, evicted);
+            return added;
         };
         self.tidy();
         self.cost -= partial.cost;
@@ -171,7 +186,8 @@ impl Fragments {
         for (_, bytes) in &partial.parts {
             whole.extend_from_slice(bytes);
         }
-        (Some(whole), evicted)
+        added.whole = Some(whole);
+        added
     }
 
     /// Bytes held, overhead included.
@@ -236,19 +252,22 @@ pub(crate) fn send(stack: &Stack, dst: &Dst, out: &IpOut, bytes: &[u8], now: u64
         stack.random() as u32
     };
     let counters = stack.counters();
-    let (oks, fails, creates) = if v4 {
+    let (requests, oks, fails, creates) = if v4 {
         (
+            &counters.ip_out_requests,
             &counters.ip_frag_oks,
             &counters.ip_frag_fails,
             &counters.ip_frag_creates,
         )
     } else {
         (
+            &counters.ip6_out_requests,
             &counters.ip6_frag_oks,
             &counters.ip6_frag_fails,
             &counters.ip6_frag_creates,
         )
     };
+    requests.bump();
     let room = (dst.mtu as usize).saturating_sub(if v4 { 20 } else { 48 }) / 8 * 8;
     if room == 0 || bytes.len() > most(out.dst) {
         fails.bump();
@@ -281,7 +300,7 @@ pub(crate) fn send(stack: &Stack, dst: &Dst, out: &IpOut, bytes: &[u8], now: u64
             header.extend_from_slice(&extension);
         }
         creates.bump();
-        if !stack.output_datagram(dst, crate::icmp::with_payload(header, piece), now) {
+        if !stack.output_fragment(dst, crate::icmp::with_payload(header, piece), now) {
             // Without this one the others are of no use.
             fails.bump();
             return;

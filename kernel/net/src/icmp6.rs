@@ -244,5 +244,5 @@ pub(crate) fn send(
     }
     let mut header = crate::nic::Header::new();
     out.emit(&mut header, bytes.len());
-    stack.output(&route, crate::icmp::with_payload(header, &bytes), now);
+    stack.output_datagram(&route, crate::icmp::with_payload(header, &bytes), now);
 }

@@ -128,28 +128,31 @@ impl Stack {
     ) {
         let counters = self.counters();
         let v6 = meta.dst.is_ipv6();
-        let (reqds, oks, fails) = if v6 {
+        let (reqds, oks, fails, overlaps) = if v6 {
             (
                 &counters.ip6_reasm_reqds,
                 &counters.ip6_reasm_oks,
                 &counters.ip6_reasm_fails,
+                &counters.ip6_reasm_overlaps,
             )
         } else {
             (
                 &counters.ip_reasm_reqds,
                 &counters.ip_reasm_oks,
                 &counters.ip_reasm_fails,
+                &counters.ip_reasm_overlaps,
             )
         };
         reqds.bump();
         let iface = meta.iface.clone();
-        let (whole, evicted) = self
+        let added = self
             .fragments
             .lock()
             .add(&meta, offset, more, ident, packet, now);
-        fails.add(evicted as u64);
+        fails.add(added.failed as u64);
+        overlaps.add(u64::from(added.overlap));
         self.arm_chore(Chore::Fragments, now + crate::frag::TIMEOUT_NS);
-        if let Some(bytes) = whole {
+        if let Some(bytes) = added.whole {
             oks.bump();
             let mut packet = InPacket::assembled(bytes);
             let parsed = if v6 {
@@ -358,14 +361,24 @@ impl Stack {
     /// Sends a packet that begins with an Ethernet header whose addresses are still to be filled; false when the card's
     /// queue had no room for it.
     #[inline]
-    pub(crate) fn output(&self, dst: &Dst, mut packet: TxPacket, now: u64) -> bool {
+    pub(crate) fn output(&self, dst: &Dst, packet: TxPacket, now: u64) -> bool {
+        match dst.src {
+            IpAddr::V4(_) => self.counters().ip_out_requests.bump(),
+            IpAddr::V6(_) => self.counters().ip6_out_requests.bump(),
+        }
+        self.output_counted(dst, packet, now)
+    }
+
+    /// [`Stack::output`] of what was asked of IP as a whole already.
+    #[inline]
+    fn output_counted(&self, dst: &Dst, mut packet: TxPacket, now: u64) -> bool {
         let counters = self.counters();
         let octets = (packet.len() - ETH) as u64;
         if dst.src.is_ipv4() {
-            counters.ip_out_requests.bump();
+            counters.ip_out_transmits.bump();
             counters.out_octets.add(octets);
         } else {
-            counters.ip6_out_requests.bump();
+            counters.ip6_out_transmits.bump();
             counters.ip6_out_octets.add(octets);
         }
         let mac = match &dst.hop {
@@ -393,13 +406,23 @@ impl Stack {
     /// not (`ip_send_skb`).
     pub(crate) fn output_datagram(&self, dst: &Dst, packet: TxPacket, now: u64) -> bool {
         let sent = self.output(dst, packet, now);
-        if !sent {
-            match dst.src {
-                IpAddr::V4(_) => self.counters().ip_out_discards.bump(),
-                IpAddr::V6(_) => self.counters().ip6_out_discards.bump(),
-            }
-        }
+        self.count_discard(dst, sent);
         sent
+    }
+
+    /// [`Stack::output_datagram`] of a fragment: its datagram was counted as a request.
+    pub(crate) fn output_fragment(&self, dst: &Dst, packet: TxPacket, now: u64) -> bool {
+        let sent = self.output_counted(dst, packet, now);
+        self.count_discard(dst, sent);
+        sent
+    }
+
+    fn count_discard(&self, dst: &Dst, sent: bool) {
+        match dst.src {
+            _ if sent => {}
+            IpAddr::V4(_) => self.counters().ip_out_discards.bump(),
+            IpAddr::V6(_) => self.counters().ip6_out_discards.bump(),
+        }
     }
 
     /// Counts a packet to a broadcast or multicast address.

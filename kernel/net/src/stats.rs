@@ -218,6 +218,7 @@ impl Counter {
     }
 }
 
+// `OutRequests` are datagrams handed to IP, `OutTransmits` the packets they became.
 // Always 0, which is true, for here it does not happen: ForwDatagrams and InNoRoutes (a host does not forward), ICMP's OutErrors
 // (no message of its own fails for memory), PAWSActive, TCPHPHits (one path for all), TCPRcvCollapsed, TCPBacklogCoalesce,
 // TCPAutoCorking, TCPAbortOnMemory (no limit of orphans).
@@ -228,7 +229,7 @@ counters! {
         ip_in_delivers "InDelivers", ip_out_requests "OutRequests", ip_out_discards "OutDiscards",
         ip_out_no_routes "OutNoRoutes", ip_reasm_timeout "ReasmTimeout", ip_reasm_reqds "ReasmReqds",
         ip_reasm_oks "ReasmOKs", ip_reasm_fails "ReasmFails", ip_frag_oks "FragOKs", ip_frag_fails "FragFails",
-        ip_frag_creates "FragCreates",
+        ip_frag_creates "FragCreates", ip_out_transmits "OutTransmits",
     }
     "Icmp" {
         icmp_in_msgs "InMsgs", icmp_in_errors "InErrors", icmp_in_csum_errors "InCsumErrors",
@@ -286,7 +287,7 @@ counters! {
         in_mcast_octets "InMcastOctets", out_mcast_octets "OutMcastOctets", in_bcast_octets "InBcastOctets",
         out_bcast_octets "OutBcastOctets",
         in_csum_errors "InCsumErrors", in_no_ect "InNoECTPkts", in_ect1 "InECT1Pkts", in_ect0 "InECT0Pkts",
-        in_ce "InCEPkts",
+        in_ce "InCEPkts", ip_reasm_overlaps "ReasmOverlaps",
     }
     "Ip6" {
         ip6_in_receives "Ip6InReceives", ip6_in_hdr_errors "Ip6InHdrErrors", ip6_in_delivers "Ip6InDelivers",
@@ -297,6 +298,7 @@ counters! {
         ip6_out_octets "Ip6OutOctets", ip6_in_mcast "Ip6InMcastPkts", ip6_out_mcast "Ip6OutMcastPkts",
         ip6_in_no_ect "Ip6InNoECTPkts", ip6_in_ect1 "Ip6InECT1Pkts", ip6_in_ect0 "Ip6InECT0Pkts", ip6_in_ce "Ip6InCEPkts",
         icmp6_in_csum_errors "Icmp6InCsumErrors", icmp6_in_msgs "Icmp6InMsgs", icmp6_in_errors "Icmp6InErrors",
-        icmp6_out_msgs "Icmp6OutMsgs",
+        icmp6_out_msgs "Icmp6OutMsgs", icmp6_out_errors "Icmp6OutErrors",
+        ip6_out_transmits "Ip6OutTransmits", ip6_reasm_overlaps "Ip6ReasmOverlaps",
     }
 }

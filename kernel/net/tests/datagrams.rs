@@ -229,7 +229,8 @@ fn overlapping_fragments_are_refused() {
     let mut s = Script::new();
     let socket = s.socket(Kind::Dgram);
     socket.bind(to(Ipv4Addr::UNSPECIFIED, 53)).unwrap();
-    let whole = udp(peer(), host(1), 9, 53, &[1; 40]);
+    let mut whole = udp(peer(), host(1), 9, 53, &[1; 40]);
+    whole.extend([0; 8]);
     let mut piece = |offset: usize, end: usize, more: bool| {
         let mut frame = ip_frame([2, 0, 0, 0, 0, 1], peer(), host(1), 17, &whole[offset..end]);
         let word = (offset / 8) as u16 | if more { 0x2000 } else { 0 };
@@ -242,6 +243,11 @@ fn overlapping_fragments_are_refused() {
     piece(0, 24, true);
     piece(16, 48, false);
     piece(24, 48, false);
+    // Bytes behind the end are no overlap, though wrong as well.
+    piece(48, 56, true);
+    let counters = s.stack.counters();
+    assert_eq!(counters.sum(|c| &c.ip_reasm_overlaps), 1);
+    assert_eq!(counters.sum(|c| &c.ip_reasm_fails), 2);
     assert_eq!(recv(&socket).err(), Some(Errno::EAGAIN));
     let mut piece = |offset: usize, end: usize, more: bool| {
         let mut frame = ip_frame([2, 0, 0, 0, 0, 1], peer(), host(1), 17, &whole[offset..end]);

@@ -268,11 +268,13 @@ fn send(stack: &Stack, iface: &Interface, dst: IpAddr, mut bytes: Vec<u8>) {
     let counters = stack.counters();
     if dst.is_ipv4() {
         counters.ip_out_requests.bump();
+        counters.ip_out_transmits.bump();
         counters.out_octets.add(octets);
         counters.out_mcast.bump();
         counters.out_mcast_octets.add(octets);
     } else {
         counters.ip6_out_requests.bump();
+        counters.ip6_out_transmits.bump();
         counters.ip6_out_octets.add(octets);
         counters.ip6_out_mcast.bump();
     }

@@ -90,6 +90,13 @@ impl RawSocket {
             bytes[2..4].fill(0);
             bytes[4..6].copy_from_slice(&ident.to_be_bytes());
         }
+        let headers = if remote.is_ipv4() { 20 } else { 40 };
+        if opts.whole(remote) && headers + bytes.len() > dst.mtu as usize {
+            if self.ping && self.is_v6() {
+                counters.icmp6_out_errors.bump();
+            }
+            return Err(Errno::EMSGSIZE);
+        }
         if self.protocol == proto::ICMP {
             counters.icmp_out_msgs.bump();
             self.stack
@@ -125,15 +132,9 @@ impl RawSocket {
         Ok(())
     }
 
-    fn send_payload(&self, opts: &RawOpts, dst: &Dst, remote: IpAddr, bytes: &[u8]) -> Result<()> {
+    fn send_payload(&self, opts: &RawOpts, dst: &Dst, remote: IpAddr, bytes: &[u8]) {
         let stack = &self.stack;
         let (v4, many) = (remote.is_ipv4(), remote.is_multicast());
-        let discover = if v4 {
-            opts.mtu_discover
-        } else {
-            opts.mtu_discover6
-        };
-        let strict = matches!(discover, MtuDiscover::Do | MtuDiscover::Probe);
         let out = IpOut {
             src: dst.src,
             dst: remote,
@@ -145,16 +146,13 @@ impl RawSocket {
                 (false, false) => opts.hops.unwrap_or(DEFAULT_TTL),
             },
             tos: if v4 { opts.tos } else { opts.tclass },
-            df: strict || discover == MtuDiscover::Want,
+            df: opts.whole(remote) || opts.discover(remote) == MtuDiscover::Want,
             ident: stack.next_ident(),
         };
         let now = stack.now();
         if out.header_len() + bytes.len() > dst.mtu as usize {
-            if strict {
-                return Err(Errno::EMSGSIZE);
-            }
             crate::frag::send(stack, dst, &IpOut { df: false, ..out }, bytes, now);
-            return Ok(());
+            return;
         }
         let mut header = Header::new();
         out.emit(&mut header, bytes.len());
@@ -165,7 +163,6 @@ impl RawSocket {
             crate::icmp::with_payload(header, bytes),
             now,
         );
-        Ok(())
     }
 
     /// A packet whose IP header the program made (`IP_HDRINCL`): the kernel fills in what `raw(7)` lists.
@@ -465,7 +462,7 @@ impl Socket for RawSocket {
             self.send_whole(&opts, &dst, remote, &mut bytes)?;
         } else {
             self.prepare(&opts, &mut bytes, &dst, remote)?;
-            self.send_payload(&opts, &dst, remote, &bytes)?;
+            self.send_payload(&opts, &dst, remote, &bytes);
         }
         self.stack.drain_loopback();
         Ok(len)

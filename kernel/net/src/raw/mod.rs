@@ -96,6 +96,24 @@ struct RawOpts {
     checksum: i32,
 }
 
+impl RawOpts {
+    /// `IP_MTU_DISCOVER`, or `IPV6_MTU_DISCOVER`.
+    fn discover(&self, remote: IpAddr) -> MtuDiscover {
+        match remote {
+            IpAddr::V4(_) => self.mtu_discover,
+            IpAddr::V6(_) => self.mtu_discover6,
+        }
+    }
+
+    /// Whether packets are not to be fragmented.
+    fn whole(&self, remote: IpAddr) -> bool {
+        matches!(
+            self.discover(remote),
+            MtuDiscover::Do | MtuDiscover::Probe
+        )
+    }
+}
+
 struct Inner {
     opts: RawOpts,
     bound: Option<IpAddr>,

@@ -203,6 +203,38 @@ fn small_segments_are_put_together() {
     assert!((50..200).contains(&coalesced), "{coalesced}");
 }
 
+#[test]
+fn a_datagram_is_one_request_however_many_packets_it_becomes() {
+    let s = Script::new();
+    let socket = s.socket(Kind::Dgram);
+    let send = |socket: &Arc<dyn Socket>, bytes: &[u8], meta: &SendMeta| {
+        socket.send(&mut SliceSource::new(bytes), meta)
+    };
+    send(&socket, &[1; 100], &to(peer())).unwrap();
+    assert_eq!(counts!(s, ip_out_requests, ip_out_transmits), [1, 1]);
+    send(&socket, &[1; 4000], &to(peer())).unwrap();
+    assert_eq!(counts!(s, ip_out_requests, ip_out_transmits), [2, 4]);
+    assert_eq!(counts!(s, ip_frag_oks, ip_frag_creates), [1, 3]);
+    assert_eq!(counts!(s, out_octets), [128 + 4008 + 3 * 20]);
+    // An echo that may not be cut is an error of ICMPv6 and no message; IPv4 has no counter for it.
+    for (family, protocol, local) in [
+        (Family::Inet, 1, to(Ipv4Addr::LOCALHOST)),
+        (Family::Inet6, 58, to(Ipv6Addr::LOCALHOST)),
+    ] {
+        let ping = s.stack.socket(family, Kind::Dgram, protocol).unwrap();
+        let whole = net::MtuDiscover::Do;
+        ping.set_option(Opt::MtuDiscover(whole)).unwrap();
+        let _ = ping.set_option(Opt::MtuDiscover6(whole));
+        let mut echo = vec![0; 65_535];
+        echo[0] = if protocol == 1 { 8 } else { 128 };
+        assert_eq!(send(&ping, &echo, &local), Err(Errno::EMSGSIZE));
+    }
+    assert_eq!(
+        counts!(s, icmp6_out_errors, icmp6_out_msgs, icmp_out_errors, icmp_out_msgs),
+        [1, 0, 0, 0]
+    );
+}
+
 fn to(addr: impl Into<std::net::IpAddr>) -> SendMeta<'static> {
     SendMeta {
         to: Some(SocketAddr::new(addr.into(), 9)),
