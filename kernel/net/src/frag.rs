@@ -143,8 +143,8 @@ impl Fragments {
         added.overlap = before.is_some_and(|(o, b)| o + b.len() > offset)
             || partial.parts.get(at).is_some_and(|(o, _)| *o < end);
         let wrong_end = partial
-                .total
-                .is_some_and(|total| end > total || !more && end != total)
+            .total
+            .is_some_and(|total| end > total || !more && end != total)
             || !more && partial.parts.last().is_some_and(|(o, b)| o + b.len() > end);
         if added.overlap || wrong_end || partial.parts.len() >= PARTS {
             self.give_up(&key);

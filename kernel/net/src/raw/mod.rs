@@ -107,10 +107,7 @@ impl RawOpts {
 
     /// Whether packets are not to be fragmented.
     fn whole(&self, remote: IpAddr) -> bool {
-        matches!(
-            self.discover(remote),
-            MtuDiscover::Do | MtuDiscover::Probe
-        )
+        matches!(self.discover(remote), MtuDiscover::Do | MtuDiscover::Probe)
     }
 }
 

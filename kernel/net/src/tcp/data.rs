@@ -2,12 +2,13 @@
 //! memory; the FIN behind it; and the growth of the window as the program reads.
 
 use super::header::{FIN, Segment};
-use super::recvq::Beyond;
+use super::recvq::Twice;
 use super::tcb::{State, Tcb};
 use crate::pkt::{Payload, payload_advance, payload_len, payload_truncate};
 use crate::poll::Events;
 use crate::seq;
 use crate::stack::Stack;
+use crate::stats::Counter;
 
 impl Tcb {
     /// Data and FIN of a segment that touches the window.
@@ -79,7 +80,9 @@ impl Tcb {
                 self.rcv_nxt = start.wrapping_add(len);
                 if had_gap {
                     let before = self.rcv_nxt;
-                    self.rcv_nxt = self.recvq.absorb(before, &counters.rcv_coalesce);
+                    let (next, twice) = self.recvq.absorb(before, &counters.rcv_coalesce);
+                    self.rcv_nxt = next;
+                    self.tell_twice(twice, &counters.dsack_old_sent);
                     self.bytes_received += u64::from(self.rcv_nxt.wrapping_sub(before));
                     // Filling a gap is news the sender waits for (RFC 5681 §4.2).
                     self.ack_now = true;
@@ -102,20 +105,23 @@ impl Tcb {
             }
             counters.ofo_queue.bump();
             self.ooo_packets += 1;
-            let (beyond, merged) = self.recvq.insert(start, core::mem::take(payload), now);
+            let (twice, merged) = self.recvq.insert(start, core::mem::take(payload), now);
             counters.ofo_merge.add(merged);
-            if let Beyond::Duplicate(left, right) = beyond
-                && self.sack_ok
-            {
-                self.dsack = Some((left, right));
-                counters.dsack_ofo_sent.bump();
-            }
+            self.tell_twice(twice, &counters.dsack_ofo_sent);
             self.ack_now = true;
         } else {
             self.ack_now = true;
         }
         if self.fin_seq == Some(self.rcv_nxt) {
             self.on_fin(stack, now);
+        }
+    }
+
+    /// The next acknowledgement tells of what came again, unless there is an earlier range of the same segment.
+    fn tell_twice(&mut self, twice: Twice, counter: &Counter) {
+        if self.sack_ok && self.dsack.is_none() && twice.0.is_some() {
+            self.dsack = twice.0;
+            counter.bump();
         }
     }
 

@@ -57,13 +57,20 @@ pub(crate) struct RecvQueue {
     stamps: Option<Box<Stamps>>,
 }
 
-/// What became of a payload beyond a gap.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Beyond {
-    /// Kept, at least in part.
-    Kept,
-    /// All of it was there already: the duplicate range.
-    Duplicate(u32, u32),
+/// Bytes that came a second time: the first contiguous range of them in what a segment brought, which is the one that a
+/// receiver reports (RFC 2883 §4).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Twice(pub Option<(u32, u32)>);
+
+impl Twice {
+    /// `start..end` was there already; ranges are told of in order.
+    fn note(&mut self, start: u32, end: u32) {
+        match &mut self.0 {
+            None => self.0 = Some((start, end)),
+            Some(range) if range.1 == start => range.1 = end,
+            Some(_) => {}
+        }
+    }
 }
 
 impl RecvQueue {
@@ -163,9 +170,9 @@ impl RecvQueue {
         });
     }
 
-    /// Keeps a payload that starts at `seq`, beyond a gap. Also returns how many segments became superfluous: those here
-    /// that it covers whole, or itself.
-    pub fn insert(&mut self, mut start: u32, mut payload: Payload, now: u64) -> (Beyond, u64) {
+    /// Keeps what is new of a payload that starts at `start`, beyond a gap. Returns what of it was there, and how many
+    /// segments became superfluous: those here that it covers whole, or itself.
+    pub fn insert(&mut self, mut start: u32, mut payload: Payload, now: u64) -> (Twice, u64) {
         if self.runs.len() >= RUNS && self.runs_len / self.runs.len() < SLIVER {
             // The peer still has all of it.
             self.prune();
@@ -177,6 +184,7 @@ impl RecvQueue {
         let mut at = self.runs.partition_point(|run| seq::le(run.end, start));
         let mut kept = false;
         let mut covered = 0;
+        let mut twice = Twice::default();
         while seq::lt(start, end) {
             match self.runs.get(at) {
                 Some(run) if seq::le(run.seq, start) => {
@@ -184,7 +192,9 @@ impl RecvQueue {
                     covered += u64::from(seq::le(first_start, run.seq) && seq::le(run.end, end));
                     let skip = seq::min(run.end, end).wrapping_sub(start);
                     payload_advance(&mut payload, skip as usize);
+                    let from = start;
                     start = start.wrapping_add(skip);
+                    twice.note(from, start);
                     at += 1;
                 }
                 Some(run) if seq::lt(run.seq, end) => {
@@ -217,11 +227,7 @@ impl RecvQueue {
             }
         }
         self.note(first_start, first_end);
-        if kept {
-            (Beyond::Kept, covered)
-        } else {
-            (Beyond::Duplicate(first_start, first_end), covered.max(1))
-        }
+        (twice, covered.max(u64::from(!kept)))
     }
 
     fn put_run(&mut self, at: usize, start: u32, mut data: Payload, now: u64) {
@@ -287,8 +293,10 @@ impl RecvQueue {
     }
 
     /// After the bytes up to `next` arrived: moves what has become contiguous, and returns the new next
-    /// sequence number.
-    pub fn absorb(&mut self, mut next: u32, coalesced: &Counter) -> u32 {
+    /// sequence number, and which of those bytes were here already.
+    pub fn absorb(&mut self, mut next: u32, coalesced: &Counter) -> (u32, Twice) {
+        let arrived = next;
+        let mut twice = Twice::default();
         while let Some(run) = self.runs.front() {
             if seq::gt(run.seq, next) {
                 break;
@@ -296,6 +304,9 @@ impl RecvQueue {
             let Some(mut run) = self.runs.pop_front() else {
                 break;
             };
+            if seq::lt(run.seq, arrived) {
+                twice.note(run.seq, seq::min(run.end, arrived));
+            }
             self.runs_len -= run.end.wrapping_sub(run.seq) as usize;
             self.footprint -= payload_footprint(&run.data);
             if seq::gt(run.end, next) {
@@ -312,7 +323,7 @@ impl RecvQueue {
             }
         }
         self.recent_count = count;
-        next
+        (next, twice)
     }
 
     /// Drops what lies beyond gaps (the peer still has it); returns how many bytes.
@@ -419,6 +430,27 @@ mod tests {
     }
 
     #[test]
+    fn what_came_twice_is_told_as_far_as_it_is_contiguous() {
+        let mut queue = RecvQueue::default();
+        let mut insert = |start: u32, len: u32| {
+            let bytes = alloc::vec![1; len as usize];
+            queue.insert(start, payload(&bytes), 0)
+        };
+        let twice = |start, end| Twice(Some((start, end)));
+        assert_eq!(insert(100, 50), (Twice(None), 0));
+        assert_eq!(insert(100, 50), (twice(100, 150), 1));
+        assert_eq!(insert(140, 30), (twice(140, 150), 0));
+        assert_eq!(insert(80, 40), (twice(100, 120), 0));
+        // Two runs that touch are one range; a further one beyond a hole is another.
+        assert_eq!(insert(200, 50), (Twice(None), 0));
+        assert_eq!(insert(90, 120), (twice(90, 170), 2));
+        // In order up to 110, of which 80..110 was here.
+        let (next, told) = queue.absorb(110, &Counter::default());
+        assert_eq!((next, told), (250, twice(80, 110)));
+        assert_eq!(queue.absorb(300, &Counter::default()).1, Twice(None));
+    }
+
+    #[test]
     fn any_order_with_any_overlap_gives_the_stream() {
         let stream: Vec<u8> = (0..5000u32).map(|i| ((i * 37) >> 2) as u8).collect();
         let mut random = 99u64;
@@ -444,7 +476,8 @@ mod tests {
                         next as u64,
                         &Counter::default(),
                     );
-                    let absorbed = queue.absorb(base.wrapping_add(end as u32), &Counter::default());
+                    let end = base.wrapping_add(end as u32);
+                    let (absorbed, _) = queue.absorb(end, &Counter::default());
                     next = absorbed.wrapping_sub(base) as usize;
                 } else {
                     queue.insert(seq, payload(&stream[start..end]), next as u64);

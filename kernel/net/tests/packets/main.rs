@@ -17,6 +17,7 @@ mod options;
 mod recovery;
 mod scaling;
 mod told;
+mod twice;
 mod urgent;
 
 use std::net::{Ipv4Addr, SocketAddr};
