@@ -123,7 +123,7 @@ impl Tcb {
             last_data_sent: ms_since(self.last_sent),
             last_data_recv: ms_since(self.last_data),
             last_ack_recv: ms_since(self.last_rcv),
-            pmtu: self.dst.mtu.min(self.mtu_cap),
+            pmtu: self.path_mtu(),
             rcv_ssthresh: self.rcv_limit,
             rtt: us(self.rtt.srtt),
             rttvar: us(self.rtt.var),

@@ -599,7 +599,9 @@ impl Tcb {
             return;
         }
         if let Some(mtu) = error.mtu {
-            if mtu < self.dst.mtu.min(self.mtu_cap) && self.opts.df() {
+            if self.probe_too_big(stack, about, mtu, now) {
+                self.output(stack, now);
+            } else if mtu < self.path_mtu() && self.opts.df() {
                 stack.learn_pmtu(self.key.remote, mtu, now);
                 self.dst.mtu = mtu;
                 self.update_mss();

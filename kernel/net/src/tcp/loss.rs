@@ -83,7 +83,7 @@ impl Tcb {
         if brought.dsack.is_some() {
             self.on_dsack(stack);
         }
-        let newly_lost = self.detect(stack, now);
+        let newly_lost = self.detect_congestion(stack, now);
         if self.rack.probe.is_some() {
             self.check_probe(ack, acked, &brought, duplicate, stack);
         }

@@ -1,5 +1,6 @@
 //! TCP (RFC 9293 and its extensions).
 
+mod black_hole;
 mod calls;
 pub(crate) mod cc;
 mod cookie;

@@ -3,6 +3,7 @@
 
 use smallvec::SmallVec;
 
+use super::black_hole::Probing;
 use super::header::{ACK, Emit, FIN, PSH, RST, SYN, URG};
 use super::tcb::{Ca, FIRST_WINDOW, Rtx, Sent, State, Tcb};
 use crate::checksum::{Parts, Sum};
@@ -118,6 +119,7 @@ impl Tcb {
         let Some(sent) = self.sent.get(index).copied() else {
             return false;
         };
+        self.probe_given_up(stack, sent.seq);
         let (_, len, flags) = self.parts(sent.seq, sent.end);
         let (done, went) = self.emit(stack, now, sent.seq, len, flags);
         if done == 0 && len > 0 || !went {
@@ -229,6 +231,13 @@ impl Tcb {
         let burst = self.burst(mss);
         let mut progress = false;
         let first = self.sent.is_empty();
+        if self.black_hole.is_some() && !push {
+            match self.probe_path(stack, now) {
+                Probing::No => {}
+                Probing::Soon => return,
+                Probing::Sent => progress = true,
+            }
+        }
         loop {
             let unsent = self.unsent();
             let fin = self.fin_due();
@@ -285,19 +294,10 @@ impl Tcb {
                 break;
             }
             let with_fin = with_fin && sent == len;
-            let start = self.snd_nxt;
-            let end = start.wrapping_add(sent).wrapping_add(u32::from(with_fin));
-            self.snd_nxt = end;
-            self.snd_max = seq::max(self.snd_max, end);
+            self.note_new(stack, sent, with_fin, before, now);
             if sent < mss {
-                self.snd_small = end;
+                self.snd_small = self.snd_nxt;
             }
-            self.rate.on_send(end, self.sent.is_empty(), now);
-            self.note_sent(start, end, now);
-            self.bytes_sent += u64::from(sent);
-            self.prr_out = self.prr_out.saturating_add(sent);
-            let segments = self.segs_out.wrapping_sub(before);
-            stack.counters().orig_data_sent.add(u64::from(segments));
             progress = true;
             if with_fin {
                 break;
@@ -315,14 +315,23 @@ impl Tcb {
         }
     }
 
-    /// Adds to the list of what is on its way.
-    fn note_sent(&mut self, start: u32, end: u32, now: u64) {
+    /// The next `sent` bytes are on their way, the FIN perhaps with them; before them `before` segments had gone out.
+    pub(super) fn note_new(&mut self, stack: &Stack, sent: u32, fin: bool, before: u32, now: u64) {
+        let seq = self.snd_nxt;
+        let end = seq.wrapping_add(sent).wrapping_add(u32::from(fin));
+        self.snd_nxt = end;
+        self.snd_max = seq::max(self.snd_max, end);
+        self.rate.on_send(end, self.sent.is_empty(), now);
         self.sent.push_back(Sent {
-            seq: start,
+            seq,
             end,
             at: now,
             flags: 0,
         });
+        self.bytes_sent += u64::from(sent);
+        self.prr_out = self.prr_out.saturating_add(sent);
+        let segments = self.segs_out.wrapping_sub(before);
+        stack.counters().orig_data_sent.add(u64::from(segments));
     }
 
     /// Whether the FIN is the next thing to send once the data is out.
@@ -454,7 +463,7 @@ impl Tcb {
     /// Builds and sends one packet of `len` bytes of data from `seq`. Returns how many bytes went: fewer
     /// when the data lies in more pieces than the card takes, or in more than one segment without its help. And whether
     /// the card's queue took it.
-    fn emit(
+    pub(super) fn emit(
         &mut self,
         stack: &Stack,
         now: u64,

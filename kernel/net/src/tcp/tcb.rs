@@ -6,6 +6,7 @@ use alloc::collections::VecDeque;
 
 use errno::Errno;
 
+use super::black_hole::BlackHole;
 use super::cc::Congest;
 use super::ecn::Ecn;
 use super::fastopen::Early;
@@ -145,8 +146,8 @@ pub(crate) struct Tcb {
     /// A FIN follows the data.
     pub fin_wanted: bool,
     pub peer_mss: u32,
-    /// What a black hole on the path lets through, once one was found.
-    pub mtu_cap: u32,
+    /// On the path, if one was found.
+    pub black_hole: Option<Box<BlackHole>>,
     /// Data of a full segment with our usual options.
     pub mss: u32,
     pub sndbuf: usize,
@@ -324,7 +325,7 @@ impl Tcb {
             sendq_seq: iss.wrapping_add(1),
             fin_wanted: false,
             peer_mss: 536,
-            mtu_cap: u32::MAX,
+            black_hole: None,
             mss: 536,
             sndbuf,
             want_write: false,
@@ -445,8 +446,7 @@ impl Tcb {
 
     /// Sizes segments by the peer's MSS, the path's MTU, `TCP_MAXSEG` and our options.
     pub fn update_mss(&mut self) {
-        let path =
-            (self.dst.mtu.min(self.mtu_cap) as usize).saturating_sub(self.ip_len() + LEN) as u32;
+        let path = (self.path_mtu() as usize).saturating_sub(self.ip_len() + LEN) as u32;
         let mut mss = self.peer_mss.min(path);
         if self.opts.maxseg != 0 {
             mss = mss.min(self.opts.maxseg);

@@ -4,7 +4,6 @@
 
 use errno::Errno;
 
-use super::header::LEN;
 use super::rtt::RTO_MAX;
 use super::tcb::{Ca, Rtx, State, Tcb};
 use crate::stack::Stack;
@@ -194,18 +193,13 @@ impl Tcb {
                         1280
                     };
                     // As a packet: a segment that is small as such may be too large with its headers.
-                    let headers = (self.ip_len() + LEN) as u32 + if self.ts_ok { 12 } else { 0 };
+                    let headers = self.headers();
                     let large = self
                         .sent
                         .front()
                         .is_some_and(|s| s.len() + headers > modest);
                     if self.retransmits >= 3 && large && !self.dst.iface.is_loopback() {
-                        stack.counters().mtup_fail.bump();
-                        // For good here: nobody would tell if it were tried again and lost. Others to the same place
-                        // need not find it out themselves for a while.
-                        self.mtu_cap = modest;
-                        self.update_mss();
-                        stack.learn_pmtu(self.key.remote, modest, now);
+                        self.fell_into_black_hole(stack, modest, now);
                     }
                     self.enter_loss(stack);
                     if let Some(first) = self.sent.front().copied()
@@ -258,7 +252,7 @@ impl Tcb {
 
     fn on_reorder(&mut self, stack: &Stack, now: u64) {
         self.arm_probe_or_rto(now);
-        if self.detect(stack, now) && self.orderly() {
+        if self.detect_congestion(stack, now) && self.orderly() {
             self.start_recovery(stack);
         }
     }
