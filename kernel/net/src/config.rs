@@ -217,7 +217,7 @@ impl Default for Limits {
             memory: 64 << 20,
             tcp_rmem_max: 6 << 20,
             tcp_rmem: 131_072,
-            tcp_wmem_max: 4 << 20,
+            tcp_wmem_max: 6 << 20,
             tcp_wmem: 16_384,
             rmem_max: 4 << 20,
             wmem_max: 4 << 20,

@@ -50,7 +50,7 @@ impl Tcb {
             start = self.rcv_nxt;
         }
         // What is beyond the window.
-        let edge = seq::max(self.rcv_wup.wrapping_add(self.rcv_wnd), self.rcv_nxt);
+        let edge = seq::max(self.receive_edge(), self.rcv_nxt);
         let room = edge.wrapping_sub(start);
         if len > room {
             payload_truncate(payload, room as usize);

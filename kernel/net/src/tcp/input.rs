@@ -307,8 +307,7 @@ impl Tcb {
             self.send_syn(stack, now);
             return;
         }
-        let edge = self.rcv_wup.wrapping_add(self.rcv_wnd);
-        let right = seq::max(edge, self.rcv_nxt);
+        let right = seq::max(self.receive_edge(), self.rcv_nxt);
         if seq::gt(segment.seq, right) || seq::lt(segment.end(), self.rcv_wup) {
             if segment.has(RST) {
                 return;

@@ -598,8 +598,13 @@ impl Tcb {
         };
         window = window.min(most);
         let shift = if self.wscale_ok { self.rcv_wscale } else { 0 };
-        // Rounded up, so that what was told is not taken back by the scale.
-        let scaled = (window + (1 << shift) - 1) >> shift;
+        let unit = 1 << shift;
+        // Rounded up, so that what was told is not taken back by the scale. But not again and again, by a little with each
+        // acknowledgement: it would in the end be far more than there is room for.
+        let mut scaled = (window + unit - 1) >> shift;
+        if scaled << shift > self.receive_room() + unit {
+            scaled = window >> shift;
+        }
         let scaled = scaled.min(65_535);
         if scaled == 0 {
             if self.rcv_wnd != 0 {
@@ -608,18 +613,38 @@ impl Tcb {
         } else if self.rcv_wnd == 0 {
             stack.counters().from_zero_window.bump();
         }
+        let accepted = self.receive_edge();
         self.rcv_wup = self.rcv_nxt;
         self.rcv_wnd = scaled << shift;
+        let told = self.rcv_wup.wrapping_add(self.rcv_wnd);
+        self.rcv_slack = accepted.wrapping_sub(seq::min(told, accepted));
         scaled as u16
+    }
+
+    /// The sequence number behind the last that is accepted.
+    pub(super) fn receive_edge(&self) -> u32 {
+        self.rcv_wup
+            .wrapping_add(self.rcv_wnd)
+            .wrapping_add(self.rcv_slack)
+    }
+
+    /// The most that may wait to be read.
+    fn receive_limit(&self) -> u32 {
+        match self.opts.window_clamp {
+            0 => self.rcv_limit,
+            clamp => self.rcv_limit.min(clamp),
+        }
+    }
+
+    /// What of that nothing waits in.
+    fn receive_room(&self) -> u32 {
+        self.receive_limit().saturating_sub(self.recvq.len() as u32)
     }
 
     /// Room for the peer's data.
     pub fn free_window(&self, stack: &Stack) -> u32 {
-        let mut limit = self.rcv_limit;
-        if self.opts.window_clamp != 0 {
-            limit = limit.min(self.opts.window_clamp);
-        }
-        let free = limit.saturating_sub(self.recvq.len() as u32);
+        let limit = self.receive_limit();
+        let free = self.receive_room();
         let free = if stack.under_pressure() {
             free.min(4 * self.rcv_mss)
         } else {

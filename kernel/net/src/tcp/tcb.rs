@@ -191,6 +191,8 @@ pub(crate) struct Tcb {
     /// `rcv_nxt` when a window was last told, and that window.
     pub rcv_wup: u32,
     pub rcv_wnd: u32,
+    /// By how much more what we accept ends behind the window told last: windows are told in units of the scale.
+    pub rcv_slack: u32,
     pub rcv_wscale: u8,
     pub recvq: RecvQueue,
     /// Payload bytes we are willing to hold.
@@ -360,6 +362,7 @@ impl Tcb {
             rcv_nxt: 0,
             rcv_wup: 0,
             rcv_wnd: 0,
+            rcv_slack: 0,
             rcv_wscale,
             recvq: RecvQueue::default(),
             rcv_limit,
