@@ -85,8 +85,10 @@ impl WaitQueue {
         loop {
             self.join(&me);
             if let Some(value) = condition() {
-                // A wake meant for this thread has done its work: the condition holds.
-                self.leave(&me);
+                // A wake that came after the condition held may be of another change, meant for the next.
+                if !self.leave(&me) {
+                    self.wake_one();
+                }
                 return Ok(value);
             }
             let reason = if interruptible && me.is_interrupted() {
@@ -212,6 +214,44 @@ mod tests {
         .unwrap();
         thread.interrupt();
         thread.join();
+    }
+
+    /// Each thread waits for a flag of its own at the same queue. The first finds its flag set, and before it has left the
+    /// queue the second's is set too: that wake takes the first, whom it no longer concerns.
+    #[test]
+    fn a_wake_of_one_who_has_what_it_waits_for_goes_on_to_the_next() {
+        let queue = Arc::new(WaitQueue::new());
+        let flag = Arc::new(AtomicUsize::new(0));
+        let (mut looks, mut second) = (0, None);
+        queue.wait(|| {
+            looks += 1;
+            if looks < 2 {
+                return None;
+            }
+            let (queue_of_second, flag_of_second) = (queue.clone(), flag.clone());
+            let work = move || {
+                let late = Some(machine::time::now_ns() + 5000 * MS);
+                let set = || (flag_of_second.load(Ordering::SeqCst) == 1).then_some(());
+                let _ = queue_of_second.wait_until(late, set);
+                flag_of_second.store(2, Ordering::SeqCst);
+            };
+            second = Some(spawn(SpawnOptions::named("second"), work).unwrap());
+            while queue.waiters.lock().len() < 2 {
+                std::thread::yield_now();
+            }
+            // By now it has looked at its flag once more and sleeps.
+            std::thread::sleep(std::time::Duration::from_millis(50));
+            flag.store(1, Ordering::SeqCst);
+            assert!(queue.wake_one());
+            Some(())
+        });
+        let until = machine::time::now_ns() + 2500 * MS;
+        while flag.load(Ordering::SeqCst) != 2 {
+            assert!(machine::time::now_ns() < until, "the wake was lost");
+            std::thread::yield_now();
+        }
+        second.unwrap().join();
+        assert!(queue.is_empty());
     }
 
     #[test]
