@@ -185,6 +185,11 @@ fn memory() -> Branch {
         let clean = fs::cache::resident_pages().saturating_sub(fs::cache::dirty_pages());
         bytes(mem::stats().free + clean)
     };
+    let objects = || {
+        let classes = mem::heap_classes().into_iter();
+        let bytes = classes.map(|class| class.objects * class.size);
+        bytes.sum::<usize>() as u64
+    };
     let branch = Branch::new("Memory by use.")
         .with("total", frames(|all| all.total, "All memory."))
         .with("free", frames(|all| all.free, "Memory that nothing uses."))
@@ -208,9 +213,10 @@ fn memory() -> Branch {
         .with("kernel_heap", frames(|all| all.heap, "The kernel's heap."))
         .with(
             "kernel_objects",
-            Leaf::size(|| mem::stats().heap_bytes as u64)
+            Leaf::size(objects)
                 .help("What of the kernel's heap is in use, and kept for the next use."),
         )
+        .with("heap", heap())
         .with("page_tables", frames(|all| all.page_tables, "Page tables."))
         .with(
             "kernel_stacks",
@@ -221,6 +227,32 @@ fn memory() -> Branch {
             frames(|all| all.dma, "Buffers that devices read and write."),
         );
     linux::report::memory(branch)
+}
+
+/// The kernel's heap by size of objects.
+fn heap() -> Branch {
+    let all = || {
+        let classes = mem::heap_classes().into_iter();
+        let used = classes.filter(|class| class.frames > 0);
+        used.map(|class| (format!("{}", class.size), heap_class(class)))
+            .collect()
+    };
+    Branch::new("The kernel's heap by size of objects in bytes.").listed_at_once("size", all)
+}
+
+fn heap_class(class: mem::HeapClass) -> Branch {
+    let backing = (class.frames * PAGE_SIZE) as u64;
+    Branch::new("Objects of one size.")
+        .with(
+            "objects",
+            Leaf::fixed(Value::integer(class.objects as u64))
+                .unit("objects")
+                .help("Those in use, and kept for the next use."),
+        )
+        .with(
+            "backing",
+            Leaf::fixed(Value::Size(backing)).help("Memory behind them."),
+        )
 }
 
 fn devices_branch(devices: &Devices) -> Branch {

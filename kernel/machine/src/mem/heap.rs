@@ -2,15 +2,31 @@
 
 use core::alloc::{GlobalAlloc, Layout};
 use core::ptr::null_mut;
-use core::sync::atomic::Ordering::Relaxed;
+use core::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-use super::{HEAP_FRAMES, PAGE_SIZE, alloc_block, free_block, slab};
+use super::{HEAP_FRAMES, HeapClass, PAGE_SIZE, alloc_block, buddy, free_block, slab};
 use crate::arch;
 
 struct Heap;
 
 #[global_allocator]
 static HEAP: Heap = Heap;
+
+/// Blocks in use, by order.
+static BLOCKS: [AtomicUsize; buddy::MAX_ORDER + 1] =
+    [const { AtomicUsize::new(0) }; buddy::MAX_ORDER + 1];
+
+/// What each size of blocks holds now.
+pub(super) fn blocks() -> impl Iterator<Item = HeapClass> {
+    BLOCKS.iter().enumerate().map(|(order, count)| {
+        let objects = count.load(Relaxed);
+        HeapClass {
+            size: PAGE_SIZE << order,
+            objects,
+            frames: objects << order,
+        }
+    })
+}
 
 /// Order of the block for a layout too large for a slab.
 fn order_of(layout: Layout) -> usize {
@@ -30,6 +46,7 @@ unsafe impl GlobalAlloc for Heap {
         match alloc_block(order) {
             Some(phys) => {
                 HEAP_FRAMES.fetch_add(1 << order, Relaxed);
+                BLOCKS[order].fetch_add(1, Relaxed);
                 arch::phys_to_virt(phys)
             }
             None => null_mut(),
@@ -45,6 +62,7 @@ unsafe impl GlobalAlloc for Heap {
         }
         let order = order_of(layout);
         HEAP_FRAMES.fetch_sub(1 << order, Relaxed);
+        BLOCKS[order].fetch_sub(1, Relaxed);
         // SAFETY: from `alloc` with the same layout, so of the same order.
         unsafe { free_block(arch::heap_phys(at), order) };
     }

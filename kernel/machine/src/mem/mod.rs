@@ -46,8 +46,6 @@ pub struct Stats {
     pub free: usize,
     /// Frames that back the kernel heap.
     pub heap: usize,
-    /// Bytes of kernel heap in live objects, caches of freed objects included.
-    pub heap_bytes: usize,
     /// Frames that hold page tables, the program's and the kernel's.
     pub page_tables: usize,
     /// Frames that back the stacks of kernel threads.
@@ -65,6 +63,25 @@ static HEAP_FRAMES: AtomicUsize = AtomicUsize::new(0);
 pub(crate) static PAGE_TABLE_FRAMES: AtomicUsize = AtomicUsize::new(0);
 pub(crate) static STACK_FRAMES: AtomicUsize = AtomicUsize::new(0);
 pub(crate) static DMA_FRAMES: AtomicUsize = AtomicUsize::new(0);
+
+/// The kernel heap's objects of one size.
+#[derive(Copy, Clone, Debug)]
+pub struct HeapClass {
+    /// Bytes of an object.
+    pub size: usize,
+    /// Objects in use; those that the CPUs keep for their next use count too, 96 for each CPU at most.
+    pub objects: usize,
+    /// Frames that back them. One goes back when its last object does: frames of which a part is in use stay.
+    pub frames: usize,
+}
+
+/// The kernel heap by size of objects, smallest first. Empty on the host, whose heap is its own.
+pub fn heap_classes() -> Vec<HeapClass> {
+    #[cfg(target_os = "none")]
+    return slab::classes().chain(heap::blocks()).collect();
+    #[cfg(not(target_os = "none"))]
+    Vec::new()
+}
 
 /// Called with the number of frames wanted; frees what it can and says how many frames it freed.
 pub type Reclaim = fn(wanted: usize) -> usize;
@@ -84,7 +101,6 @@ pub fn stats() -> Stats {
         total: buddy.total_frames(),
         free: buddy.free_frames() + frame::cached(),
         heap: HEAP_FRAMES.load(Relaxed),
-        heap_bytes: HEAP_FRAMES.load(Relaxed) * PAGE_SIZE,
         page_tables: PAGE_TABLE_FRAMES.load(Relaxed),
         stacks: STACK_FRAMES.load(Relaxed),
         dma: DMA_FRAMES.load(Relaxed),

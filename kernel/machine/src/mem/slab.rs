@@ -10,7 +10,8 @@ use core::ptr::null_mut;
 use core::sync::atomic::Ordering::Relaxed;
 
 use super::{
-    FrameInfo, HEAP_FRAMES, PAGE_SIZE, alloc_block, free_block, index_of, info, kind, phys_of,
+    FrameInfo, HEAP_FRAMES, HeapClass, PAGE_SIZE, alloc_block, free_block, index_of, info, kind,
+    phys_of,
 };
 use crate::arch;
 use crate::cpu::{MAX_CPUS, PerCpu};
@@ -131,10 +132,31 @@ const NONE: u32 = u32::MAX;
 /// Pages of one class that have free objects: a list through the frame table, by frame number.
 struct Partial {
     first: u32,
+    /// Pages of the class, with and without free objects.
+    pages: usize,
+    /// Objects that are not in pages: in use, or in a CPU's cache.
+    objects: usize,
 }
 
-static PARTIAL: [IrqLock<Partial>; CLASSES] =
-    [const { IrqLock::new(Partial { first: NONE }) }; CLASSES];
+static PARTIAL: [IrqLock<Partial>; CLASSES] = [const {
+    IrqLock::new(Partial {
+        first: NONE,
+        pages: 0,
+        objects: 0,
+    })
+}; CLASSES];
+
+/// What each class holds now.
+pub(super) fn classes() -> impl Iterator<Item = HeapClass> {
+    PARTIAL.iter().zip(SIZES).map(|(partial, size)| {
+        let partial = partial.lock();
+        HeapClass {
+            size,
+            objects: partial.objects,
+            frames: partial.pages,
+        }
+    })
+}
 
 fn number(phys: u64) -> u32 {
     index_of(phys)
@@ -174,6 +196,7 @@ impl Partial {
         let Some(phys) = alloc_block(0) else {
             return false;
         };
+        self.pages += 1;
         HEAP_FRAMES.fetch_add(1, Relaxed);
         let entry = info(phys);
         entry.kind.store(kind::SLAB, Relaxed);
@@ -205,6 +228,7 @@ impl Partial {
         };
         entry.free_slot.store(next as u16, Relaxed);
         entry.refs.store(entry.refs.load(Relaxed) + 1, Relaxed);
+        self.objects += 1;
         if next == 0 {
             let page = self.first;
             self.unlink(page);
@@ -225,12 +249,14 @@ impl Partial {
         entry.free_slot.store(slot as u16 + 1, Relaxed);
         let live = entry.refs.load(Relaxed) - 1;
         entry.refs.store(live, Relaxed);
+        self.objects -= 1;
         if head == 0 {
             self.link(page);
         }
         // An empty page goes back, unless it is the only one with room.
         if live == 0 && (self.first != page || entry.next.load(Relaxed) != NONE) {
             self.unlink(page);
+            self.pages -= 1;
             HEAP_FRAMES.fetch_sub(1, Relaxed);
             // SAFETY: no object of the page is in use or cached: all have been given back.
             unsafe { free_block(phys_of(page), 0) };
@@ -364,5 +390,7 @@ mod tests {
         }
         // What stays: the caches of four CPUs and a page of each class.
         assert!(frames() < CLASSES * 40, "{} frames stay", frames());
+        let cached = |class: HeapClass| class.objects <= 4 * 3 * 32;
+        assert!(classes().all(cached), "objects count as in use");
     }
 }
