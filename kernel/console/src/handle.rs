@@ -184,7 +184,7 @@ impl Console {
             Endpoint::Health => Answer::json("{\"status\":\"ok\"}".into()),
             Endpoint::Metrics => {
                 let format = Format::accepted(head.header("accept"));
-                let text = metrics::render(&self.store, format);
+                let text = metrics::render(&self.store, format)?;
                 Answer::ok(format.content_type(), text.into_bytes())
             }
             Endpoint::Read => {

@@ -291,7 +291,7 @@ impl Session<'_> {
             one.last.is_none(),
             now / 1_000_000
         );
-        delta.write_json(&mut out);
+        delta.write_json(&mut out)?;
         out.push('}');
         one.last = Some(snapshot);
         Ok(Some(out))

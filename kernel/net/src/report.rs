@@ -675,7 +675,7 @@ mod tests {
             "{connections}"
         );
         assert_eq!(read("/net/drops/tcp_checksum").unwrap(), "0");
-        let metrics = store::metrics::render(&store, store::metrics::Format::OpenMetrics);
+        let metrics = store::metrics::render(&store, store::metrics::Format::OpenMetrics).unwrap();
         for line in [
             "nanos_net_rx_bytes_total{interface=\"lo\"} ",
             "nanos_net_drops_total{reason=\"udp_no_listener\"} 0",

@@ -8,6 +8,24 @@ use crate::{Branch, Error, ErrorCode, Leaf, Node, Path};
 /// The most nodes in one answer.
 pub const MAX_NODES: usize = 50_000;
 
+/// The most bytes of one answer, but for its last value. A string that grows takes up to twice its length, and the kernel's
+/// heap gives 4 MiB at once and no more.
+pub const MAX_BYTES: usize = 2 << 20;
+
+/// That an answer would be longer than [`MAX_BYTES`], if so.
+///
+/// # Errors
+/// `TooLarge`.
+pub fn check_length(out: &str) -> Result<(), Error> {
+    match out.len() <= MAX_BYTES {
+        true => Ok(()),
+        false => {
+            let message = "this is too long for one answer; ask for less";
+            Err(Error::new(ErrorCode::TooLarge, message))
+        }
+    }
+}
+
 /// Appends `text` as a JSON string (RFC 8259 §7).
 pub fn write_string(out: &mut String, text: &str) {
     out.push('"');
@@ -60,6 +78,7 @@ impl Writer {
             let message = "there are too many nodes for one answer; ask for less depth";
             Error::new(ErrorCode::TooLarge, message)
         })?;
+        check_length(&self.out)?;
         (self.pause)();
         match node {
             Node::Leaf(leaf) => self.leaf(leaf),

@@ -38,7 +38,7 @@
 //! let limit = Path::parse("/firewall/limit")?;
 //! store.set(&limit, Value::Integer(5), &By("the example".into()))?;
 //! assert!(store.get(&limit, 1)?.ends_with(r#""range":[1,10000],"value":5}"#));
-//! assert!(store::metrics::render(&store, store::metrics::Format::OpenMetrics).contains("nanos_firewall_blocked_total 3"));
+//! assert!(store::metrics::render(&store, store::metrics::Format::OpenMetrics)?.contains("nanos_firewall_blocked_total 3"));
 //! # Ok::<(), store::Error>(())
 //! ```
 //!

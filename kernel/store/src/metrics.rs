@@ -12,8 +12,9 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt::Write;
 
+use crate::json::check_length;
 use crate::node::Metric;
-use crate::{Branch, Histogram, Leaf, Node, Store, Value};
+use crate::{Branch, Error, Histogram, Leaf, Node, Store, Value};
 
 /// The two formats.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,7 +66,10 @@ enum Sample {
 }
 
 /// The store's numbers.
-pub fn render(store: &Store, format: Format) -> String {
+///
+/// # Errors
+/// `TooLarge` for more than [`crate::json::MAX_BYTES`]: half of them would look like all.
+pub fn render(store: &Store, format: Format) -> Result<String, Error> {
     let mut families = Families {
         store,
         by_name: BTreeMap::new(),
@@ -73,10 +77,10 @@ pub fn render(store: &Store, format: Format) -> String {
     walk(&mut families, store.root(), "nanos", &mut Vec::new());
     let mut out = String::new();
     for (name, family) in &families.by_name {
-        family.write(&mut out, name, format, store);
+        family.write(&mut out, name, format, store)?;
     }
     out.push_str("# EOF\n");
-    out
+    Ok(out)
 }
 
 struct Families<'a> {
@@ -252,7 +256,13 @@ fn escape(out: &mut String, text: &str, quotes: bool) {
 }
 
 impl Family {
-    fn write(&self, out: &mut String, name: &str, format: Format, store: &Store) {
+    fn write(
+        &self,
+        out: &mut String,
+        name: &str,
+        format: Format,
+        store: &Store,
+    ) -> Result<(), Error> {
         let (kind, suffix) = match self.kind {
             Type::Counter => ("counter", "_total"),
             Type::Gauge => ("gauge", ""),
@@ -272,11 +282,13 @@ impl Family {
         out.push('\n');
         for (labels, sample) in &self.samples {
             store.pause();
+            check_length(out)?;
             match sample {
                 Sample::Number(number) => sample_line(out, name, suffix, labels, number),
                 Sample::Histogram(histogram) => write_histogram(out, name, labels, histogram),
             }
         }
+        Ok(())
     }
 }
 

@@ -92,7 +92,7 @@ impl Store {
     /// The node at `path` as JSON, with `depth` levels below it ([`MAX_DEPTH`] at most).
     ///
     /// # Errors
-    /// `NotFound`; `TooLarge` for more than [`crate::json::MAX_NODES`] nodes.
+    /// `NotFound`; `TooLarge` for more than [`crate::json::MAX_NODES`] nodes or [`crate::json::MAX_BYTES`].
     pub fn get(&self, path: &Path, depth: usize) -> Result<String, Error> {
         self.show(path, depth, true)
     }
@@ -100,7 +100,7 @@ impl Store {
     /// The whole tree as JSON, without values.
     ///
     /// # Errors
-    /// `TooLarge` for more than [`crate::json::MAX_NODES`] nodes.
+    /// `TooLarge` for more than [`crate::json::MAX_NODES`] nodes or [`crate::json::MAX_BYTES`].
     pub fn schema(&self) -> Result<String, Error> {
         self.show(&Path::root(), MAX_DEPTH, false)
     }

@@ -416,9 +416,33 @@ fn endless_trees_are_cut() {
     assert!(store.get(&Path::root(), 10).is_ok());
 }
 
+#[test]
+fn what_is_too_long_for_one_answer_is_refused() {
+    // Each is short, and all together are more than the kernel's heap has at once.
+    let names = || (0..2500).map(|n| format!("{n}")).collect();
+    let long = || "x".repeat(2000);
+    let tree = move |_: &str| {
+        let leaf = Leaf::map(move || vec![(long(), Value::Integer(1))]).label("of");
+        Some(Branch::new("One.").with("long", leaf.help("Long.")))
+    };
+    let store = Store::unshared(Branch::new("Many.").listed("item", names, tree));
+    let code = |result: Result<String, Error>| result.map_err(|error| error.code);
+    assert_eq!(code(store.get(&Path::root(), 2)), Err(ErrorCode::TooLarge));
+    assert_eq!(
+        code(render(&store, Format::Prometheus)),
+        Err(ErrorCode::TooLarge)
+    );
+    let snapshot = Snapshot::take(&store, &Path::root(), 2).unwrap();
+    let mut out = String::new();
+    let written = snapshot.full().write_json(&mut out);
+    assert_eq!(written.unwrap_err().code, ErrorCode::TooLarge);
+    assert!(out.capacity() <= 4 << 20, "{}", out.capacity());
+    assert!(store.get(&Path::root(), 1).is_ok());
+}
+
 fn delta(new: &Snapshot, old: &Snapshot) -> String {
     let mut out = String::new();
-    new.since(old).write_json(&mut out);
+    new.since(old).write_json(&mut out).unwrap();
     out
 }
 
@@ -433,7 +457,7 @@ fn watchers_learn_what_changed() {
     let take = |at: &str, depth| Snapshot::take(&store, &path(at), depth).unwrap();
     let first = take("/net/interfaces", 2);
     let mut full = String::new();
-    first.full().write_json(&mut full);
+    first.full().write_json(&mut full).unwrap();
     assert_eq!(
         full,
         r#""values":{"/net/interfaces/en1/rx_bytes":100,"/net/interfaces/en2/rx_bytes":200}"#
@@ -501,13 +525,13 @@ nanos_took_seconds_sum 0.000005
 nanos_user_seconds_total 1.5
 # EOF
 "#;
-    assert_eq!(render(&store, Format::OpenMetrics), expected);
+    assert_eq!(render(&store, Format::OpenMetrics).unwrap(), expected);
 }
 
 #[test]
 fn metrics_in_the_older_format() {
     let Fixture { store, .. } = fixture();
-    let text = render(&store, Format::Prometheus);
+    let text = render(&store, Format::Prometheus).unwrap();
     assert!(text.contains("# TYPE nanos_net_rx_bytes_total counter\n# HELP nanos_net_rx_bytes_total Bytes received.\nnanos_net_rx_bytes_total{interface=\"en1\"} 100\n"));
     assert!(!text.contains("# UNIT"));
     let accepted = "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5";
@@ -518,7 +542,7 @@ fn metrics_in_the_older_format() {
             .with("free", Leaf::size(|| 1u8).help("Free."))
     };
     let mounts = Branch::new("").listed("mount", || vec!["1".into()], move |_| Some(branch()));
-    let text = render(&Store::unshared(mounts), Format::Prometheus);
+    let text = render(&Store::unshared(mounts), Format::Prometheus).unwrap();
     assert!(
         text.contains(r#"nanos_free_bytes{mount="1",target="/\"x\""} 1"#),
         "{text}"
@@ -534,7 +558,7 @@ fn promtool_accepts_the_metrics() {
     use std::io::Write;
     use std::process::{Command, Stdio};
     let Fixture { store, .. } = fixture();
-    let text = render(&store, Format::Prometheus);
+    let text = render(&store, Format::Prometheus).unwrap();
     let child = Command::new("promtool")
         .args(["check", "metrics"])
         .stdin(Stdio::piped())

@@ -5,7 +5,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::cmp::Ordering;
 
-use crate::json::{MAX_NODES, write_string};
+use crate::json::{MAX_NODES, check_length, write_string};
 use crate::path::MAX_DEPTH;
 use crate::{Error, ErrorCode, Node, Path, Store, Value};
 
@@ -140,12 +140,16 @@ impl Delta<'_> {
     }
 
     /// Appends the members `"values":{..}` and, if there is any, `"gone":[..]`.
-    pub fn write_json(&self, out: &mut String) {
+    ///
+    /// # Errors
+    /// `TooLarge` where `out` would be longer than [`crate::json::MAX_BYTES`].
+    pub fn write_json(&self, out: &mut String) -> Result<(), Error> {
         out.push_str("\"values\":{");
         for (index, (path, value)) in self.values.iter().enumerate() {
             if index > 0 {
                 out.push(',');
             }
+            check_length(out)?;
             write_string(out, path);
             out.push(':');
             value.write_json(out);
@@ -157,9 +161,11 @@ impl Delta<'_> {
                 if index > 0 {
                     out.push(',');
                 }
+                check_length(out)?;
                 write_string(out, path);
             }
             out.push(']');
         }
+        Ok(())
     }
 }

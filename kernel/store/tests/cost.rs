@@ -45,7 +45,7 @@ fn a_hundred_values_a_second_cost_less_than_a_hundredth_of_a_cpu() {
         let start = Instant::now();
         let now = Snapshot::take(&store, &path, 2).unwrap();
         let mut frame = String::new();
-        now.since(&before).write_json(&mut frame);
+        now.since(&before).write_json(&mut frame).unwrap();
         best = best.min(start.elapsed());
         assert_eq!(frame.matches("_ns\"").count(), 90, "{frame}");
         before = now;

@@ -2,14 +2,20 @@
 use alloc::string::String;
 use core::fmt::Write;
 
+use store::json::check_length;
+
 use crate::mm::vma::{PAGE, VmFlags, VmProt};
 use crate::process::Process;
 use crate::trace::json_string;
 
 /// A JSON array of the areas: `start`, `end`, `permissions`, `offset`, `path`, `resident` and `dirty` (bytes).
-pub fn json(process: &Process) -> String {
+///
+/// # Errors
+/// `TooLarge` where they are more than an answer may hold.
+pub fn json(process: &Process) -> Result<String, store::Error> {
     let mut out = String::from("[");
     for (n, line) in process.mm.map_lines().iter().enumerate() {
+        check_length(&out)?;
         let usage = process.mm.usage(line.range.clone());
         let flag = |on: VmProt, letter| if line.prot.contains(on) { letter } else { '-' };
         let shared = line.flags.contains(VmFlags::SHARED);
@@ -34,5 +40,5 @@ pub fn json(process: &Process) -> String {
         );
     }
     out.push(']');
-    out
+    Ok(out)
 }

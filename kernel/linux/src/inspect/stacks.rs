@@ -243,16 +243,20 @@ fn symbol_json(out: &mut String, symbol: Option<&(String, u64)>, key: &str) {
 }
 
 /// `/api/threads`: a JSON array of the program's threads.
-pub fn threads_json(process: &Process) -> String {
+///
+/// # Errors
+/// `TooLarge` where they are more than an answer may hold.
+pub fn threads_json(process: &Process) -> Result<String, store::Error> {
     let mut out = String::from("[");
     for (n, thread) in process.threads().iter().enumerate() {
+        store::json::check_length(&out)?;
         if n > 0 {
             out.push(',');
         }
         thread_json(&mut out, thread);
     }
     out.push(']');
-    out
+    Ok(out)
 }
 
 fn thread_json(out: &mut String, thread: &Arc<LinuxThread>) {

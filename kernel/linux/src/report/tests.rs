@@ -78,7 +78,7 @@ fn promtool_accepts_the_metrics() {
     use std::process::{Command, Stdio};
     crate::trace::stats::count(0, true, 1500);
     crate::trace::stats::count(1, false, 3_000_000);
-    let text = render(&store(), Format::Prometheus);
+    let text = render(&store(), Format::Prometheus).unwrap();
     let mut child = Command::new("promtool")
         .args(["check", "metrics"])
         .stdin(Stdio::piped())

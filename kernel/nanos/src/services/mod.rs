@@ -115,11 +115,11 @@ impl Services for Engines {
     }
 
     fn maps(&self) -> Result<String, Error> {
-        Ok(maps::json(program()?))
+        Ok(maps::json(program()?)?)
     }
 
     fn threads(&self) -> Result<String, Error> {
-        Ok(stacks::threads_json(program()?))
+        Ok(stacks::threads_json(program()?)?)
     }
 
     fn stack(&self, thread: u64) -> Result<String, Error> {
