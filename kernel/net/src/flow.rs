@@ -96,6 +96,22 @@ impl Shard {
             });
         }
     }
+
+    /// Gives back what a flood that is over has left.
+    fn shrink(&mut self, key: Key) {
+        if is_mostly_unused(self.waiting.len(), self.waiting.capacity()) {
+            self.waiting.shrink_to(2 * self.waiting.len());
+        }
+        if is_mostly_unused(self.flows.len(), self.flows.capacity()) {
+            let room = 2 * self.flows.len();
+            self.flows.shrink_to(room, |(flow, _)| flow.hash(key));
+        }
+    }
+}
+
+/// Whether a table's memory is worth giving back: what it had to hold once, it may never hold again.
+fn is_mostly_unused(len: usize, capacity: usize) -> bool {
+    capacity > 7 && len < capacity / 4
 }
 
 /// Whether the place `due` in the queue is this record's.
@@ -223,6 +239,7 @@ impl FlowTable {
         if matches!(flow, Flow::Wait(_)) {
             self.waits.fetch_sub(1, Ordering::Relaxed);
         }
+        shard.shrink(self.key);
         drop(shard);
         drop(flow);
         true
@@ -290,6 +307,7 @@ impl FlowTable {
                     each(&key, &wait);
                 }
             }
+            shard.shrink(self.key);
         }
         next.map(|due| due.max(now + EXPIRE_NS))
     }
@@ -309,6 +327,45 @@ impl FlowTable {
             }));
         }
         all
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(n: u32) -> FlowKey {
+        FlowKey {
+            local: [10, 0, 0, 1].into(),
+            remote: (0x0a00_0002 + n).to_be_bytes().into(),
+            lport: 80,
+            rport: 1024,
+        }
+    }
+
+    #[test]
+    fn what_a_flood_took_is_given_back() {
+        let table = FlowTable::new(Key(1, 2));
+        let held = |table: &FlowTable| -> usize {
+            let shards = table.shards.iter().map(|shard| shard.lock());
+            shards
+                .map(|shard| shard.waiting.capacity() + shard.flows.capacity())
+                .sum()
+        };
+        for n in 0..50_000_u32 {
+            let wait = Box::new(TimeWait::until(u64::from(n)));
+            assert!(table.insert(key(n), Flow::Wait(wait)).is_ok());
+        }
+        let most = held(&table);
+        assert!(most >= 100_000, "{most}");
+        // All but the last hundred are over.
+        table.expire(49_899, |_, _| {});
+        assert_eq!((table.len(), table.waits()), (100, 100));
+        let left = held(&table);
+        assert!(left <= SHARDS * 14, "{left} of {most}");
+        for n in 49_900..50_000_u32 {
+            assert!(table.find(&key(n)).is_some(), "{n} is lost");
+        }
     }
 }
 

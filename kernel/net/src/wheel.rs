@@ -7,6 +7,8 @@ use alloc::vec::Vec;
 const BITS: u32 = 6;
 const SLOTS: usize = 1 << BITS;
 const LEVELS: usize = 5;
+/// Entries that an empty slot keeps room for.
+const MOST_KEPT: usize = 16;
 /// 2^20 ns.
 const TICK_SHIFT: u32 = 20;
 
@@ -76,8 +78,10 @@ impl<T> Wheel<T> {
                 self.used[0] &= !(1 << slot);
                 let mut entries = core::mem::take(&mut self.slots[0][slot]);
                 due.extend(entries.drain(..).map(|(_, item)| item));
-                // Keep the slot's memory for the next turn.
-                self.slots[0][slot] = entries;
+                // The next turn finds the slot's memory, unless it was one of many.
+                if entries.capacity() <= MOST_KEPT {
+                    self.slots[0][slot] = entries;
+                }
             }
             self.tick += 1;
         }
@@ -164,6 +168,19 @@ mod tests {
             }
         }
         assert!(fired.iter().all(|f| *f));
+    }
+
+    #[test]
+    fn slots_keep_little_room() {
+        let mut wheel = Wheel::new(0);
+        for n in 0..100_000_u64 {
+            wheel.insert((n % 64) << TICK_SHIFT, n);
+        }
+        let mut due = vec![];
+        wheel.advance(1 << 40, &mut due);
+        assert_eq!(due.len(), 100_000);
+        let slots = wheel.slots.iter().flatten();
+        assert!(slots.map(Vec::capacity).all(|room| room <= MOST_KEPT));
     }
 
     #[test]

@@ -28,6 +28,30 @@ pub(crate) struct TimeWait {
 }
 
 impl TimeWait {
+    /// One of no connection, for tests.
+    #[cfg(test)]
+    pub fn until(expires_ns: u64) -> TimeWait {
+        TimeWait {
+            binding: Binding {
+                addr: None,
+                ipv6: false,
+                v6only: false,
+                reuse_addr: false,
+                reuse_port: false,
+                device: 0,
+                auto: false,
+            },
+            expires_ns,
+            queued_ns: expires_ns,
+            snd_nxt: 0,
+            rcv_nxt: 0,
+            window: 0,
+            ts_recent: None,
+            ts_offset: 0,
+            acked_at: 0,
+        }
+    }
+
     pub fn of(tcb: &Tcb, binding: Binding, length_ns: u64, now: u64) -> TimeWait {
         TimeWait {
             binding,
