@@ -76,10 +76,7 @@ impl Transport for SecureTransport {
             };
             let taken = {
                 // A handshake is the most that one who is not known can make us do.
-                let _turn = match self.tls.is_established() {
-                    true => turn::take_uncounted(),
-                    false => turn::take(),
-                };
+                let _turn = (!self.tls.is_established()).then(turn::take);
                 self.tls.receive(&buffer[..count], &mut self.plain)
             };
             // An alert goes out as well.
@@ -94,10 +91,7 @@ impl Transport for SecureTransport {
     }
 
     fn send(&mut self, bytes: &[u8], deadline_ns: u64) -> Result<(), Gone> {
-        {
-            let _turn = turn::take_uncounted();
-            self.tls.send(bytes).map_err(|_| Gone)?;
-        }
+        self.tls.send(bytes).map_err(|_| Gone)?;
         self.flush(deadline_ns)
     }
 

@@ -18,7 +18,7 @@ use crate::services::{Piece, Stream};
 use crate::transport::{Gone, Incoming, Listener, Received, Remote, Transport};
 use crate::{turn, watch};
 
-/// A tenth of the CPU where the program wants all of it (`nice(2)`): the program goes first, but a page still loads.
+/// The program goes first where both want the CPU (`nice(2)`); how much all together use, [`turn`] bounds.
 const NICE: i32 = 10;
 const SECOND: u64 = 1_000_000_000;
 /// Bytes that are given to a connection at once; each such piece has its own deadline.
@@ -72,8 +72,10 @@ pub fn serve(console: &Arc<Console>, mut listener: impl Listener, limits: Limits
         limits,
         next: AtomicU64::new(0),
     });
+    let _charged = turn::charge();
     while let Some(incoming) = listener.accept() {
         take(console, &clients, incoming);
+        turn::pause();
         // Kernel code is not preempted: a flood of connections leaves the CPU to the program between any two.
         sched::yield_now();
     }
@@ -92,7 +94,13 @@ fn take(console: &Arc<Console>, clients: &Arc<Clients>, incoming: Incoming) {
         mut transport,
         peer,
     } = incoming;
-    let Some(client) = clients.admit(transport.remote()) else {
+    // Those that were cut have a thread until they notice.
+    let crowded = Arc::strong_count(clients) > 2 * clients.limits.clients;
+    let admitted = match crowded {
+        true => None,
+        false => clients.admit(transport.remote()),
+    };
+    let Some(client) = admitted else {
         // Without a thread and without waiting: what does not fit into the empty socket is lost.
         let now = machine::time::now_ns();
         let _ = transport.send(BUSY, now);
@@ -102,6 +110,7 @@ fn take(console: &Arc<Console>, clients: &Arc<Clients>, incoming: Incoming) {
     let (console, registry) = (console.clone(), clients.clone());
     let known = client.clone();
     let spawned = sched::spawn(thread("console/client"), move || {
+        let _charged = turn::charge();
         Conversation {
             console: &console,
             limits: &registry.limits,

@@ -13,6 +13,7 @@ use iobuf::{SliceSink, SliceSource};
 use net::{Events, Family, MsgFlags, Opt, SendMeta, Shutdown, Socket, Stack, TcpSocket};
 
 use crate::transport::{Gone, Incoming, Listener, Received, Remote, Transport};
+use crate::turn;
 
 /// Bytes that wait to be sent or read, for each client.
 const BUFFER: u32 = 64 << 10;
@@ -201,6 +202,9 @@ impl Transport for SocketTransport {
                 Err(_) => Some(Received::Closed),
             }
         });
+        if let Ok(Received::Bytes(_)) = result {
+            turn::pause();
+        }
         result.unwrap_or(Received::TimedOut)
     }
 
@@ -219,7 +223,10 @@ impl Transport for SocketTransport {
                 }
             });
             match part {
-                Ok(Ok(count)) => sent += count,
+                Ok(Ok(count)) => {
+                    sent += count;
+                    turn::pause();
+                }
                 Ok(Err(_)) | Err(_) => {
                     self.0.forget();
                     return Err(Gone);

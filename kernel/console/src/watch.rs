@@ -237,7 +237,7 @@ impl Session<'_> {
                 continue;
             }
             let looked = {
-                let _turn = turn::take_to_watch();
+                let _turn = turn::take();
                 self.look(place, machine::time::now_ns())
             };
             match looked {

@@ -1,5 +1,5 @@
 // A web server of one thread on port 8000 that keeps connections. `/worst` answers by how many microseconds a second thread,
-// which sleeps a millisecond again and again, was late at worst since it was asked last.
+// which sleeps a millisecond again and again, was late at worst since it was asked last. `/spin` has it want a whole CPU from then on.
 #define _GNU_SOURCE
 #include <netinet/in.h>
 #include <pthread.h>
@@ -32,6 +32,13 @@ static void *sleeper(void *arg)
     return arg;
 }
 
+static void *spinner(void *arg)
+{
+    for (;;)
+        __asm__ volatile("");
+    return arg;
+}
+
 // The requests are small and come whole.
 static void answer(int fd)
 {
@@ -44,6 +51,9 @@ static void answer(int fd)
     int size = snprintf(body, sizeof body, "Hello\n");
     if (memcmp(request, "GET /worst", 10) == 0)
         size = snprintf(body, sizeof body, "%ld\n", atomic_exchange(&worst, 0));
+    pthread_t thread;
+    if (memcmp(request, "GET /spin", 9) == 0 && pthread_create(&thread, NULL, spinner, NULL) != 0)
+        size = snprintf(body, sizeof body, "no thread\n");
     int length = snprintf(reply, sizeof reply, "HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s", size, body);
     if (write(fd, reply, length) != length)
         close(fd);
