@@ -175,6 +175,17 @@ pub struct RecvMeta {
     pub control: Vec<Control>,
 }
 
+/// What a socket of messages is ready for: `waiting` ones can be read, `shut` says which directions are closed (reading,
+/// writing), `failed` that there is an error to tell.
+pub(crate) fn datagram_events(waiting: bool, shut: (bool, bool), failed: bool) -> Events {
+    let mut events = Events::OUT | Events::WRNORM;
+    events.set(Events::IN | Events::RDNORM, waiting || shut.0);
+    events.set(Events::RDHUP, shut.0);
+    events.set(Events::HUP, shut == (true, true));
+    events.set(Events::ERR, failed);
+    events
+}
+
 /// A socket of any kind.
 ///
 /// No call here waits for the network: what cannot be done at once is `EAGAIN` (or `EINPROGRESS`), and

@@ -228,11 +228,11 @@ fn minus(a: &[IpAddr], b: &[IpAddr]) -> Vec<IpAddr> {
 }
 
 impl Stack {
-    /// What a membership option asks for, with the interface found.
+    /// What a membership option asks for, with the interface found; `None` for another option.
     ///
     /// # Errors
     /// `EINVAL` for a group that is none, `ENODEV`.
-    pub(crate) fn resolve_membership(&self, option: &Opt) -> Result<Op> {
+    pub(crate) fn membership_change(&self, option: &Opt) -> Result<Option<Op>> {
         let place = |m: &Membership| {
             if m.group.is_multicast() {
                 self.group_interface(m).map(|index| (m.group, index))
@@ -240,7 +240,7 @@ impl Stack {
                 Err(Errno::EINVAL)
             }
         };
-        Ok(match option {
+        Ok(Some(match option {
             Opt::Join(m) => Op::Join(place(m)?),
             // Without an interface, the group is left wherever it was joined first.
             Opt::Leave(m) if m.group.is_multicast() => {
@@ -260,8 +260,8 @@ impl Stack {
                     sources: f.sources.clone(),
                 },
             ),
-            _ => return Err(Errno::ENOPROTOOPT),
-        })
+            _ => return Ok(None),
+        }))
     }
 
     /// Which interface a membership means.

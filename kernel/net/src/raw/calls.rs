@@ -16,7 +16,9 @@ use crate::nic::{Header, TxPacket, TxSegment};
 use crate::option::{MtuDiscover, Opt, OptName};
 use crate::poll::{Events, Pollee};
 use crate::route::Dst;
-use crate::socket::{Control, Family, Kind, MsgFlags, RecvMeta, SendMeta, Shutdown, Socket};
+use crate::socket::{
+    Control, Family, Kind, MsgFlags, RecvMeta, SendMeta, Shutdown, Socket, datagram_events,
+};
 
 /// The longest IP packet.
 const MOST: usize = 65_535;
@@ -91,7 +93,7 @@ impl RawSocket {
             bytes[4..6].copy_from_slice(&ident.to_be_bytes());
         }
         let headers = if remote.is_ipv4() { 20 } else { 40 };
-        if opts.whole(remote) && headers + bytes.len() > dst.mtu as usize {
+        if opts.ip.whole(remote) && headers + bytes.len() > dst.mtu as usize {
             if self.ping && self.is_v6() {
                 counters.icmp6_out_errors.bump();
             }
@@ -140,13 +142,13 @@ impl RawSocket {
             dst: remote,
             proto: self.protocol,
             ttl: match (v4, many) {
-                (true, true) => opts.multicast_ttl,
-                (true, false) => opts.ttl,
-                (false, true) => opts.multicast_hops,
-                (false, false) => opts.hops.unwrap_or(DEFAULT_TTL),
+                (true, true) => opts.ip.multicast_ttl,
+                (true, false) => opts.ip.ttl,
+                (false, true) => opts.ip.multicast_hops,
+                (false, false) => opts.ip.hops.unwrap_or(DEFAULT_TTL),
             },
-            tos: if v4 { opts.tos } else { opts.tclass },
-            df: opts.whole(remote) || opts.discover(remote) == MtuDiscover::Want,
+            tos: if v4 { opts.ip.tos } else { opts.ip.tclass },
+            df: opts.ip.whole(remote) || opts.ip.discover(remote) == MtuDiscover::Want,
             ident: stack.next_ident(),
         };
         let now = stack.now();
@@ -218,7 +220,7 @@ impl RawSocket {
     }
 
     fn transmit(&self, opts: &RawOpts, dst: &Dst, remote: IpAddr, packet: TxPacket, now: u64) {
-        if remote.is_multicast() && opts.multicast_loop {
+        if remote.is_multicast() && opts.ip.multicast_loop {
             self.stack.loop_multicast(&dst.iface, remote, &packet);
         }
         self.stack.output_datagram(dst, packet, now);
@@ -227,12 +229,12 @@ impl RawSocket {
     fn controls(&self, inner: &Inner, p: &RawPacket) -> Vec<Control> {
         let opts = &inner.opts;
         let mut all = Vec::new();
-        if opts.timestamp {
+        if opts.ip.timestamp {
             all.push(Control::Timestamp(p.at));
         }
         match p.to {
             IpAddr::V4(dst) => {
-                if opts.pktinfo {
+                if opts.ip.pktinfo {
                     let own = (self.stack.interface(p.index)).and_then(|i| i.first_addr(true));
                     let local = match own {
                         _ if self.stack.is_local(p.to) => dst,
@@ -245,24 +247,24 @@ impl RawSocket {
                         dst,
                     });
                 }
-                if opts.recv_ttl {
+                if opts.ip.recv_ttl {
                     all.push(Control::Ttl(p.ttl));
                 }
-                if opts.recv_tos {
+                if opts.ip.recv_tos {
                     all.push(Control::Tos(p.tos));
                 }
             }
             IpAddr::V6(addr) => {
-                if opts.pktinfo6 {
+                if opts.ip.pktinfo6 {
                     all.push(Control::PktInfo6 {
                         index: p.index,
                         addr,
                     });
                 }
-                if opts.recv_hops {
+                if opts.ip.recv_hops {
                     all.push(Control::HopLimit(p.ttl));
                 }
-                if opts.recv_tclass {
+                if opts.ip.recv_tclass {
                     all.push(Control::TClass(p.tos));
                 }
             }
@@ -272,10 +274,9 @@ impl RawSocket {
 
     fn recv_error(&self, sink: &mut dyn Sink) -> Result<RecvMeta> {
         let (entry, more) = {
-            let mut inner = self.inner.lock();
-            let entry = inner.errors.pop_front().ok_or(Errno::EAGAIN)?;
-            inner.error = inner.errors.front().map(|e| e.error.errno);
-            (entry, inner.error.is_some())
+            let inner = &mut *self.inner.lock();
+            let entry = inner.errors.take(&mut inner.error).ok_or(Errno::EAGAIN)?;
+            (entry, !inner.errors.is_empty())
         };
         let len = sink.put(&entry.data)?;
         if more {
@@ -284,7 +285,7 @@ impl RawSocket {
         Ok(RecvMeta {
             len,
             full_len: entry.data.len(),
-            from: Some(self.show(entry.to, 0, 0)),
+            from: Some(self.show(entry.to.0, 0, 0)),
             flags: MsgFlags::ERRQUEUE,
             control: alloc::vec![Control::RecvErr(entry.error)],
         })
@@ -298,16 +299,16 @@ impl RawSocket {
         meta: &SendMeta,
     ) -> Result<(RawOpts, Option<IpAddr>, u32)> {
         let mut from = own.filter(|a| !a.is_multicast());
-        let mut device = opts.device;
+        let mut device = opts.ip.device;
         for control in meta.control {
             match *control {
-                Control::Ttl(ttl) => opts.ttl = ttl,
-                Control::Tos(tos) => opts.tos = tos,
+                Control::Ttl(ttl) => opts.ip.ttl = ttl,
+                Control::Tos(tos) => opts.ip.tos = tos,
                 Control::HopLimit(hops) => {
-                    opts.hops = Some(hops);
-                    opts.multicast_hops = hops;
+                    opts.ip.hops = Some(hops);
+                    opts.ip.multicast_hops = hops;
                 }
-                Control::TClass(class) => opts.tclass = class,
+                Control::TClass(class) => opts.ip.tclass = class,
                 Control::PktInfo { index, local, .. } => {
                     device = if index != 0 { index } else { device };
                     if !local.is_unspecified() {
@@ -323,7 +324,10 @@ impl RawSocket {
                 _ => return Err(Errno::EINVAL),
             }
         }
-        if from.is_some_and(|a| !self.stack.is_local(a)) && !opts.free_bind && !opts.transparent {
+        if from.is_some_and(|a| !self.stack.is_local(a))
+            && !opts.ip.free_bind
+            && !opts.ip.transparent
+        {
             return Err(Errno::EINVAL);
         }
         Ok((opts, from, device))
@@ -353,14 +357,14 @@ impl Socket for RawSocket {
             ip.is_multicast() || matches!(ip, IpAddr::V4(a) if self.stack.is_broadcast_addr(a));
         let reuse = {
             let inner = self.inner.lock();
-            let free = inner.opts.free_bind || inner.opts.transparent;
+            let free = inner.opts.ip.free_bind || inner.opts.ip.transparent;
             if bound.is_some() && !self.stack.is_local(ip) && !free && (!many || self.ping) {
                 return Err(Errno::EADDRNOTAVAIL);
             }
             if self.ping && inner.ident != 0 {
                 return Err(Errno::EINVAL);
             }
-            inner.opts.reuse_addr
+            inner.opts.ip.reuse_addr
         };
         let mut ident = addr.port();
         if self.ping {
@@ -389,7 +393,7 @@ impl Socket for RawSocket {
         let (ip, scope) = self.target(addr)?;
         let (device, source, broadcast) = {
             let inner = self.inner.lock();
-            (inner.opts.device, inner.bound, inner.opts.broadcast)
+            (inner.opts.ip.device, inner.bound, inner.opts.ip.broadcast)
         };
         if matches!(ip, IpAddr::V4(a) if self.stack.is_broadcast_addr(a)) && !broadcast {
             return Err(Errno::EACCES);
@@ -439,17 +443,18 @@ impl Socket for RawSocket {
             (None, None) => return Err(Errno::EDESTADDRREQ),
         };
         let (opts, mut from, mut device) = self.for_send(opts, own, meta)?;
-        if matches!(remote, IpAddr::V4(a) if self.stack.is_broadcast_addr(a)) && !opts.broadcast {
+        if matches!(remote, IpAddr::V4(a) if self.stack.is_broadcast_addr(a)) && !opts.ip.broadcast
+        {
             return Err(Errno::EACCES);
         }
         if remote.is_multicast() {
             device = if device == 0 {
-                opts.multicast_if.1
+                opts.ip.multicast_if.1
             } else {
                 device
             };
-            if from.is_none() && !opts.multicast_if.0.is_unspecified() {
-                from = Some(opts.multicast_if.0.into());
+            if from.is_none() && !opts.ip.multicast_if.0.is_unspecified() {
+                from = Some(opts.ip.multicast_if.0.into());
             }
         }
         device = if device == 0 { scope } else { device };
@@ -584,20 +589,9 @@ impl Socket for RawSocket {
 
     fn poll(&self) -> Events {
         let inner = self.inner.lock();
-        let mut events = Events::OUT | Events::WRNORM;
-        if !inner.queue.is_empty() || inner.shut_read {
-            events |= Events::IN | Events::RDNORM;
-        }
-        if inner.shut_read {
-            events |= Events::RDHUP;
-        }
-        if inner.shut_read && inner.shut_write {
-            events |= Events::HUP;
-        }
-        if inner.error.is_some() || !inner.errors.is_empty() {
-            events |= Events::ERR;
-        }
-        events
+        let shut = (inner.shut_read, inner.shut_write);
+        let failed = inner.error.is_some() || !inner.errors.is_empty();
+        datagram_events(!inner.queue.is_empty(), shut, failed)
     }
 
     fn pollee(&self) -> &Pollee {

@@ -14,21 +14,20 @@ use errno::{Errno, Result};
 
 use crate::bpf::Attached;
 use crate::checksum::Sum;
+use crate::errqueue::{ErrorEntry, ErrorQueue};
 use crate::icmp::IcmpError;
 use crate::iface::ETH;
 use crate::ip::{IpMeta, proto};
+use crate::ipopts::IpOpts;
 use crate::multicast::Members;
-use crate::option::MtuDiscover;
 use crate::pkt::InPacket;
 use crate::poll::{Events, Pollee};
 use crate::query::SocketInfo;
 use crate::route::Dst;
-use crate::socket::{ExtendedError, Family};
+use crate::socket::Family;
 use crate::stack::Stack;
 use crate::sync::{RwSpinLock, SleepLock, SpinLock};
 
-/// Entries of an error queue.
-const ERRORS: usize = 64;
 /// ICMP and ICMPv6 types of an echo.
 const ECHO: u8 = 8;
 const ECHO6: u8 = 128;
@@ -50,65 +49,16 @@ impl RawPacket {
     }
 }
 
-/// An entry of the error queue: what, the destination of the packet concerned, its data.
-struct ErrorEntry {
-    error: ExtendedError,
-    to: IpAddr,
-    data: Vec<u8>,
-}
-
 /// What the program set.
 #[derive(Clone, Debug)]
 struct RawOpts {
-    reuse_addr: bool,
-    broadcast: bool,
-    dont_route: bool,
-    timestamp: bool,
-    rcvbuf: usize,
-    sndbuf: usize,
-    device: u32,
-    tos: u8,
-    tclass: u8,
-    ttl: u8,
-    hops: Option<u8>,
-    pktinfo: bool,
-    pktinfo6: bool,
-    recv_ttl: bool,
-    recv_hops: bool,
-    recv_tos: bool,
-    recv_tclass: bool,
-    recv_err: bool,
-    recv_err6: bool,
+    ip: IpOpts,
     hdrincl: bool,
-    mtu_discover: MtuDiscover,
-    mtu_discover6: MtuDiscover,
-    free_bind: bool,
-    transparent: bool,
-    multicast_ttl: u8,
-    multicast_hops: u8,
-    multicast_loop: bool,
-    multicast_all: bool,
-    multicast_if: (Ipv4Addr, u32),
     /// A set bit blocks that type.
     icmp_filter: u32,
     icmp6_filter: [u32; 8],
     /// Where a checksum lies; negative is nowhere.
     checksum: i32,
-}
-
-impl RawOpts {
-    /// `IP_MTU_DISCOVER`, or `IPV6_MTU_DISCOVER`.
-    fn discover(&self, remote: IpAddr) -> MtuDiscover {
-        match remote {
-            IpAddr::V4(_) => self.mtu_discover,
-            IpAddr::V6(_) => self.mtu_discover6,
-        }
-    }
-
-    /// Whether packets are not to be fragmented.
-    fn whole(&self, remote: IpAddr) -> bool {
-        matches!(self.discover(remote), MtuDiscover::Do | MtuDiscover::Probe)
-    }
 }
 
 struct Inner {
@@ -123,7 +73,7 @@ struct Inner {
     dst: Option<Dst>,
     queue: VecDeque<RawPacket>,
     queued: usize,
-    errors: VecDeque<ErrorEntry>,
+    errors: ErrorQueue,
     error: Option<Errno>,
     shut_read: bool,
     shut_write: bool,
@@ -219,36 +169,9 @@ impl RawSocket {
         }
         let limits = &stack.config().limits;
         let opts = RawOpts {
-            reuse_addr: false,
-            broadcast: false,
-            dont_route: false,
-            timestamp: false,
-            rcvbuf: limits.rmem_default,
-            sndbuf: limits.rmem_default,
-            device: 0,
-            tos: 0,
-            tclass: 0,
-            ttl: crate::ip::DEFAULT_TTL,
-            hops: None,
-            pktinfo: false,
-            pktinfo6: false,
-            recv_ttl: false,
-            recv_hops: false,
-            recv_tos: false,
-            recv_tclass: false,
-            recv_err: false,
-            recv_err6: false,
+            ip: IpOpts::new(limits),
             // IPPROTO_RAW implies it.
             hdrincl: protocol == proto::RAW,
-            mtu_discover: MtuDiscover::Want,
-            mtu_discover6: MtuDiscover::Want,
-            free_bind: false,
-            transparent: false,
-            multicast_ttl: 1,
-            multicast_hops: 1,
-            multicast_loop: true,
-            multicast_all: true,
-            multicast_if: (Ipv4Addr::UNSPECIFIED, 0),
             icmp_filter: 0,
             icmp6_filter: [0; 8],
             checksum: if protocol == proto::ICMP6 { 2 } else { -1 },
@@ -270,7 +193,7 @@ impl RawSocket {
                 dst: None,
                 queue: VecDeque::new(),
                 queued: 0,
-                errors: VecDeque::new(),
+                errors: ErrorQueue::default(),
                 error: None,
                 shut_read: false,
                 shut_write: false,
@@ -300,7 +223,7 @@ impl RawSocket {
         let own = inner.bound.or(inner.chosen);
         if inner.closed
             || meta.dst.is_ipv6() != self.is_v6()
-            || opts.device != 0 && opts.device != meta.iface.index
+            || opts.ip.device != 0 && opts.ip.device != meta.iface.index
             || inner.remote.is_some_and(|(peer, _)| peer != meta.src)
             || own.is_some_and(|own| own != meta.dst)
         {
@@ -309,7 +232,7 @@ impl RawSocket {
         !meta.dst.is_multicast()
             || inner
                 .groups
-                .allows(meta.dst, meta.iface.index, meta.src, opts.multicast_all)
+                .allows(meta.dst, meta.iface.index, meta.src, opts.ip.multicast_all)
     }
 
     fn push(&self, packet: RawPacket) {
@@ -319,7 +242,7 @@ impl RawSocket {
                 return;
             }
             let cost = packet.cost();
-            let full = inner.queued + cost > inner.opts.rcvbuf && !inner.queue.is_empty();
+            let full = inner.queued + cost > inner.opts.ip.rcvbuf && !inner.queue.is_empty();
             if full || !self.stack.charge(cost, inner.queue.is_empty()) {
                 inner.drops += 1;
                 return;
@@ -363,27 +286,15 @@ impl RawSocket {
         {
             let mut inner = self.inner.lock();
             let wants = if self.is_v6() {
-                inner.opts.recv_err6
+                inner.opts.ip.recv_err6
             } else {
-                inner.opts.recv_err
+                inner.opts.ip.recv_err
             };
             if !wants && inner.remote.is_none() {
                 return;
             }
-            if wants && inner.errors.len() < ERRORS {
-                inner.errors.push_back(ErrorEntry {
-                    error: ExtendedError {
-                        errno: error.errno,
-                        origin: if self.is_v6() { 3 } else { 2 },
-                        icmp_type: error.kind,
-                        icmp_code: error.code,
-                        info: error.mtu.unwrap_or(0),
-                        data: 0,
-                        offender: Some(error.offender),
-                    },
-                    to,
-                    data: data.to_vec(),
-                });
+            if wants {
+                inner.errors.push(|| ErrorEntry::icmp(error, (to, 0), data));
             }
             if wants || error.fatal {
                 inner.error = Some(error.errno);
@@ -481,7 +392,7 @@ pub(crate) fn echo_reply(stack: &Stack, meta: &IpMeta, packet: &InPacket, now: u
             && !inner.closed
             && socket.is_v6() == meta.dst.is_ipv6()
             && own.is_none_or(|own| own == meta.dst || own.is_multicast())
-            && (inner.opts.device == 0 || inner.opts.device == meta.iface.index)
+            && (inner.opts.ip.device == 0 || inner.opts.ip.device == meta.iface.index)
     });
     if let Some(socket) = socket {
         let whole = packet.front(meta.l4 + meta.len);

@@ -13,7 +13,9 @@ use crate::ip::proto;
 use crate::option::{Opt, OptName};
 use crate::poll::{Events, Pollee};
 use crate::ports::Binding;
-use crate::socket::{Control, Family, Kind, MsgFlags, RecvMeta, SendMeta, Shutdown, Socket};
+use crate::socket::{
+    Control, Family, Kind, MsgFlags, RecvMeta, SendMeta, Shutdown, Socket, datagram_events,
+};
 
 impl UdpSocket {
     pub(super) fn canonical(&self, addr: SocketAddr, v6only: bool) -> Result<(IpAddr, u16)> {
@@ -56,9 +58,9 @@ impl UdpSocket {
                 addr,
                 ipv6: self.family == Family::Inet6,
                 v6only: inner.opts.v6only,
-                reuse_addr: inner.opts.reuse_addr,
+                reuse_addr: inner.opts.ip.reuse_addr,
                 reuse_port: inner.opts.reuse_port,
-                device: inner.opts.device,
+                device: inner.opts.ip.device,
                 auto: false,
             }
         };
@@ -102,7 +104,7 @@ impl UdpSocket {
     fn controls(&self, inner: &Inner, d: &super::Datagram) -> Vec<Control> {
         let opts = &inner.opts;
         let mut all = Vec::new();
-        if opts.timestamp {
+        if opts.ip.timestamp {
             all.push(Control::Timestamp(d.at));
         }
         if opts.rxq_ovfl && d.dropped > 0 {
@@ -110,7 +112,7 @@ impl UdpSocket {
         }
         match d.to.0 {
             IpAddr::V4(dst) => {
-                if opts.pktinfo {
+                if opts.ip.pktinfo {
                     let local = if self.stack.is_local(d.to.0) {
                         dst
                     } else {
@@ -129,10 +131,10 @@ impl UdpSocket {
                         dst,
                     });
                 }
-                if opts.recv_ttl {
+                if opts.ip.recv_ttl {
                     all.push(Control::Ttl(d.ttl));
                 }
-                if opts.recv_tos {
+                if opts.ip.recv_tos {
                     all.push(Control::Tos(d.tos));
                 }
                 if opts.orig_dst {
@@ -140,10 +142,10 @@ impl UdpSocket {
                 }
             }
             IpAddr::V6(_) => {
-                if opts.recv_hops {
+                if opts.ip.recv_hops {
                     all.push(Control::HopLimit(d.ttl));
                 }
-                if opts.recv_tclass {
+                if opts.ip.recv_tclass {
                     all.push(Control::TClass(d.tos));
                 }
                 if opts.orig_dst6 {
@@ -151,7 +153,7 @@ impl UdpSocket {
                 }
             }
         }
-        if opts.pktinfo6 && self.family == Family::Inet6 {
+        if opts.ip.pktinfo6 && self.family == Family::Inet6 {
             all.push(Control::PktInfo6 {
                 index: d.index,
                 addr: crate::option::mapped(d.to.0),
@@ -260,7 +262,7 @@ impl Socket for UdpSocket {
             let inner = self.inner.lock();
             (
                 inner.opts.v6only,
-                inner.opts.free_bind || inner.opts.transparent,
+                inner.opts.ip.free_bind || inner.opts.ip.transparent,
             )
         };
         let (ip, port) = self.canonical(addr, v6only)?;
@@ -287,9 +289,9 @@ impl Socket for UdpSocket {
             let inner = self.inner.lock();
             (
                 inner.opts.v6only,
-                inner.opts.device,
+                inner.opts.ip.device,
                 inner.bound.and_then(|(_, b)| b.addr),
-                inner.opts.broadcast,
+                inner.opts.ip.broadcast,
             )
         };
         let (ip, port) = self.canonical(addr, v6only)?;
@@ -389,20 +391,9 @@ impl Socket for UdpSocket {
 
     fn poll(&self) -> Events {
         let inner = self.inner.lock();
-        let mut events = Events::OUT | Events::WRNORM;
-        if !inner.queue.is_empty() || inner.shut_read {
-            events |= Events::IN | Events::RDNORM;
-        }
-        if inner.shut_read {
-            events |= Events::RDHUP;
-        }
-        if inner.shut_read && inner.shut_write {
-            events |= Events::HUP;
-        }
-        if inner.error.is_some() || !inner.errors.is_empty() {
-            events |= Events::ERR;
-        }
-        events
+        let shut = (inner.shut_read, inner.shut_write);
+        let failed = inner.error.is_some() || !inner.errors.is_empty();
+        datagram_events(!inner.queue.is_empty(), shut, failed)
     }
 
     fn pollee(&self) -> &Pollee {

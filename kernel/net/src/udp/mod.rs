@@ -20,17 +20,17 @@ use hashbrown::HashMap;
 pub use self::stamp::TxStamps;
 
 use self::datagram::{Datagram, datagram};
-use self::errors::{ERRORS, ErrorEntry};
 use crate::bpf::Attached;
 use crate::checksum::{Parts, Sum};
+use crate::errqueue::ErrorQueue;
 use crate::flow::{FlowKey, KeyedState};
 use crate::hash::Key;
 use crate::icmp::{self, IcmpError};
 use crate::icmp6;
 use crate::ip::{IpMeta, proto};
+use crate::ipopts::IpOpts;
 use crate::multicast::Members;
 use crate::nic::RxChecksum;
-use crate::option::MtuDiscover;
 use crate::pkt::{InPacket, Payload};
 use crate::poll::{Events, Pollee};
 use crate::ports::{Binding, Ports};
@@ -50,38 +50,11 @@ type Endpoint = (IpAddr, u16);
 /// What the program set.
 #[derive(Clone, Debug)]
 pub(crate) struct UdpOpts {
-    pub reuse_addr: bool,
+    pub ip: IpOpts,
     pub reuse_port: bool,
-    pub broadcast: bool,
-    pub dont_route: bool,
-    pub timestamp: bool,
-    pub rcvbuf: usize,
-    pub sndbuf: usize,
-    pub device: u32,
-    pub tos: u8,
-    pub tclass: u8,
-    pub ttl: u8,
     pub min_ttl: u8,
     pub min_hops: u8,
-    pub hops: Option<u8>,
-    pub pktinfo: bool,
-    pub pktinfo6: bool,
-    pub recv_ttl: bool,
-    pub recv_hops: bool,
-    pub recv_tos: bool,
-    pub recv_tclass: bool,
-    pub recv_err: bool,
-    pub recv_err6: bool,
     pub orig_dst: bool,
-    pub mtu_discover: MtuDiscover,
-    pub mtu_discover6: MtuDiscover,
-    pub free_bind: bool,
-    pub transparent: bool,
-    pub multicast_ttl: u8,
-    pub multicast_hops: u8,
-    pub multicast_loop: bool,
-    pub multicast_all: bool,
-    pub multicast_if: (Ipv4Addr, u32),
     pub rxq_ovfl: bool,
     pub dont_frag6: bool,
     pub orig_dst6: bool,
@@ -101,7 +74,7 @@ pub(crate) struct Inner {
     pub dst: Option<Dst>,
     pub queue: VecDeque<Datagram>,
     pub queued: usize,
-    pub errors: VecDeque<ErrorEntry>,
+    pub errors: ErrorQueue,
     pub error: Option<Errno>,
     pub shut_read: bool,
     pub shut_write: bool,
@@ -250,38 +223,11 @@ impl UdpSocket {
     pub fn new(stack: &Arc<Stack>, family: Family) -> Arc<UdpSocket> {
         let limits = &stack.config().limits;
         let opts = UdpOpts {
-            reuse_addr: false,
+            ip: IpOpts::new(limits),
             reuse_port: false,
-            broadcast: false,
-            dont_route: false,
-            timestamp: false,
-            rcvbuf: limits.rmem_default,
-            sndbuf: limits.rmem_default,
-            device: 0,
-            tos: 0,
-            tclass: 0,
-            ttl: crate::ip::DEFAULT_TTL,
             min_ttl: 0,
             min_hops: 0,
-            hops: None,
-            pktinfo: false,
-            pktinfo6: false,
-            recv_ttl: false,
-            recv_hops: false,
-            recv_tos: false,
-            recv_tclass: false,
-            recv_err: false,
-            recv_err6: false,
             orig_dst: false,
-            mtu_discover: MtuDiscover::Want,
-            mtu_discover6: MtuDiscover::Want,
-            free_bind: false,
-            transparent: false,
-            multicast_ttl: 1,
-            multicast_hops: 1,
-            multicast_loop: true,
-            multicast_all: true,
-            multicast_if: (Ipv4Addr::UNSPECIFIED, 0),
             rxq_ovfl: false,
             dont_frag6: false,
             orig_dst6: false,
@@ -307,7 +253,7 @@ impl UdpSocket {
                 dst: None,
                 queue: VecDeque::new(),
                 queued: 0,
-                errors: VecDeque::new(),
+                errors: ErrorQueue::default(),
                 error: None,
                 shut_read: false,
                 shut_write: false,
@@ -365,7 +311,7 @@ impl UdpSocket {
             return false;
         }
         if group.is_multicast() {
-            let all = inner.opts.multicast_all;
+            let all = inner.opts.ip.multicast_all;
             return inner.groups.allows(group, index, remote.0, all);
         }
         true
@@ -420,7 +366,8 @@ impl UdpSocket {
             if inner.closed || inner.shut_read {
                 return;
             }
-            let full = inner.queued + datagram.cost > inner.opts.rcvbuf && !inner.queue.is_empty();
+            let full =
+                inner.queued + datagram.cost > inner.opts.ip.rcvbuf && !inner.queue.is_empty();
             // However little memory there is, one datagram can wait for each socket.
             let charged = !full && self.stack.charge(datagram.cost, inner.queue.is_empty());
             if !charged {

@@ -8,8 +8,9 @@ use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use errno::{Errno, Result};
 use iobuf::Source;
 
-use super::{ERRORS, ErrorEntry, HEADER, UdpOpts, UdpSocket};
+use super::{HEADER, UdpOpts, UdpSocket};
 use crate::checksum::Sum;
+use crate::errqueue::ErrorEntry;
 use crate::iface::ETH;
 use crate::ip::{DEFAULT_TTL, IpOut, proto};
 use crate::nic::{Header, TxOffload, TxPacket, TxSegment};
@@ -77,26 +78,18 @@ impl UdpSocket {
         let v4 = remote.0.is_ipv4();
         let many = remote.0.is_multicast();
         let ttl = match (v4, many) {
-            (true, true) => opts.multicast_ttl,
-            (true, false) => opts.ttl,
-            (false, true) => opts.multicast_hops,
-            (false, false) => opts.hops.unwrap_or(DEFAULT_TTL),
-        };
-        let discover = if v4 {
-            opts.mtu_discover
-        } else {
-            opts.mtu_discover6
+            (true, true) => opts.ip.multicast_ttl,
+            (true, false) => opts.ip.ttl,
+            (false, true) => opts.ip.multicast_hops,
+            (false, false) => opts.ip.hops.unwrap_or(DEFAULT_TTL),
         };
         let out = IpOut {
             src: dst.src,
             dst: remote.0,
             proto: proto::UDP,
             ttl,
-            tos: if v4 { opts.tos } else { opts.tclass },
-            df: matches!(
-                discover,
-                MtuDiscover::Do | MtuDiscover::Probe | MtuDiscover::Want
-            ),
+            tos: if v4 { opts.ip.tos } else { opts.ip.tclass },
+            df: opts.ip.whole(remote.0) || opts.ip.discover(remote.0) == MtuDiscover::Want,
             ident: stack.next_ident(),
         };
         let len = range.len() + HEADER;
@@ -112,8 +105,7 @@ impl UdpSocket {
             sum => sum,
         };
         if whole > dst.mtu as usize && !dst.iface.is_loopback() {
-            let whole_only = matches!(discover, MtuDiscover::Do | MtuDiscover::Probe);
-            if whole_only || !v4 && opts.dont_frag6 {
+            if opts.ip.whole(remote.0) || !v4 && opts.dont_frag6 {
                 return Err(self.too_large(way));
             }
             let sum = full_sum(&udp);
@@ -163,7 +155,7 @@ impl UdpSocket {
             packet.segments.push(TxSegment::Bytes(data, range));
         }
         // A multicast that members here want as well is looped back.
-        if many && opts.multicast_loop {
+        if many && opts.ip.multicast_loop {
             stack.loop_multicast(&dst.iface, remote.0, &packet);
         }
         if let Some(stamps) = stamps {
@@ -217,20 +209,20 @@ impl UdpSocket {
         };
         let mut segment = usize::from(opts.segment);
         let mut from = bound_addr.filter(|a| !a.is_multicast());
-        let mut device = opts.device;
+        let mut device = opts.ip.device;
         for control in meta.control {
             match *control {
                 Control::UdpSegment(size) => segment = usize::from(size),
-                Control::Ttl(ttl) => opts.ttl = ttl,
-                Control::Tos(tos) => opts.tos = tos,
-                Control::HopLimit(hops) => opts.hops = Some(hops),
-                Control::TClass(class) => opts.tclass = class,
+                Control::Ttl(ttl) => opts.ip.ttl = ttl,
+                Control::Tos(tos) => opts.ip.tos = tos,
+                Control::HopLimit(hops) => opts.ip.hops = Some(hops),
+                Control::TClass(class) => opts.ip.tclass = class,
                 Control::PktInfo { index, local, .. } => {
                     if index != 0 {
                         device = index;
                     }
                     if !local.is_unspecified() {
-                        if !self.stack.is_local(local.into()) && !opts.free_bind {
+                        if !self.stack.is_local(local.into()) && !opts.ip.free_bind {
                             return Err(Errno::EINVAL);
                         }
                         from = Some(local.into());
@@ -251,15 +243,15 @@ impl UdpSocket {
             return Err(Errno::EMSGSIZE);
         }
         if let IpAddr::V4(a) = remote.0 {
-            if self.stack.is_broadcast_addr(a) && !opts.broadcast {
+            if self.stack.is_broadcast_addr(a) && !opts.ip.broadcast {
                 return Err(Errno::EACCES);
             }
             if a.is_multicast() {
                 if device == 0 {
-                    device = opts.multicast_if.1;
+                    device = opts.ip.multicast_if.1;
                 }
-                if from.is_none() && !opts.multicast_if.0.is_unspecified() {
-                    from = Some(opts.multicast_if.0.into());
+                if from.is_none() && !opts.ip.multicast_if.0.is_unspecified() {
+                    from = Some(opts.ip.multicast_if.0.into());
                 }
             }
         }
@@ -357,29 +349,27 @@ impl UdpSocket {
     fn too_large(&self, way: &Way) -> Errno {
         let v4 = way.remote.0.is_ipv4();
         let wanted = if v4 {
-            way.opts.recv_err
+            way.opts.ip.recv_err
         } else {
-            way.opts.recv_err6
+            way.opts.ip.recv_err6
         };
         if wanted {
             let mut inner = self.inner.lock();
-            if inner.errors.len() < ERRORS {
-                inner.errors.push_back(ErrorEntry {
-                    error: ExtendedError {
-                        errno: Errno::EMSGSIZE,
-                        // SO_EE_ORIGIN_LOCAL
-                        origin: 1,
-                        icmp_type: 0,
-                        icmp_code: 0,
-                        info: way.dst.mtu,
-                        data: 0,
-                        offender: None,
-                    },
-                    to: way.remote,
-                    data: Vec::new(),
-                    at: None,
-                });
-            }
+            inner.errors.push(|| ErrorEntry {
+                error: ExtendedError {
+                    errno: Errno::EMSGSIZE,
+                    // SO_EE_ORIGIN_LOCAL
+                    origin: 1,
+                    icmp_type: 0,
+                    icmp_code: 0,
+                    info: way.dst.mtu,
+                    data: 0,
+                    offender: None,
+                },
+                to: way.remote,
+                data: Vec::new(),
+                at: None,
+            });
             drop(inner);
             self.pollee.notify(Events::ERR);
         }

@@ -6,7 +6,8 @@ use core::sync::atomic::Ordering;
 
 use errno::Errno;
 
-use super::{ERRORS, ErrorEntry, UdpSocket};
+use super::UdpSocket;
+use crate::errqueue::ErrorEntry;
 use crate::nic::{TxPacket, TxSegment};
 use crate::poll::Events;
 use crate::socket::ExtendedError;
@@ -73,8 +74,8 @@ impl UdpSocket {
         {
             let mut inner = self.inner.lock();
             for (wanted, which) in [(stamps.queued, QUEUED), (stamps.sent, SENT)] {
-                if wanted && inner.errors.len() < ERRORS {
-                    inner.errors.push_back(ErrorEntry {
+                if wanted {
+                    inner.errors.push(|| ErrorEntry {
                         error: ExtendedError {
                             errno: Errno::ENOMSG,
                             origin: ORIGIN,
