@@ -19,6 +19,7 @@ mod clock;
 pub mod config;
 mod dhcp;
 mod dhcp6;
+mod drops;
 mod errqueue;
 mod flow;
 mod frag;
