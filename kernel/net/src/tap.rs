@@ -49,6 +49,11 @@ impl FrameKind {
     }
 }
 
+/// The kind of an interface: `ARPHRD_LOOPBACK` or `ARPHRD_ETHER`.
+pub const fn hardware_type(loopback: bool) -> u16 {
+    if loopback { 772 } else { 1 }
+}
+
 /// A frame that passed.
 #[derive(Clone, Debug)]
 pub struct TappedFrame {

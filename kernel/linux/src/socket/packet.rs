@@ -10,12 +10,11 @@ use iobuf::{Sink, Source};
 use machine::sync::SpinLock;
 use net::bpf::{self, Program};
 use net::query::LinkInfo;
-use net::tap::{Filter, Seen, Sink as TapSink};
+use net::tap::{Filter, Seen, Sink as TapSink, hardware_type};
 use net::{FrameKind, MsgFlags, Shutdown, Stack, Tap, TapConfig, TappedFrame};
 use sched::poll::{Events, Pollee};
 
 use super::addr::{AF_PACKET, Address, LinkAddr};
-use super::inet::ioctl::{ARPHRD_ETHER, ARPHRD_LOOPBACK, hardware_type};
 use super::ops::{Control, Kind, Received, SendMsg, SocketOps};
 use super::option::{self as so, SOL_SOCKET, int, parse_int};
 use super::ring::{self, Ring};
@@ -217,11 +216,7 @@ impl PacketSocket {
                 protocol: protocol_of(seen.bytes),
                 kind: seen.kind as u8,
                 index: seen.index,
-                hardware: if seen.loopback {
-                    ARPHRD_LOOPBACK
-                } else {
-                    ARPHRD_ETHER
-                },
+                hardware: hardware_type(seen.loopback),
                 random: &|| drivers::random::word() as u32,
             });
             match keep {
@@ -284,11 +279,7 @@ fn describe(frame: &TappedFrame) -> LinkAddr {
     LinkAddr {
         protocol: protocol_of(&frame.bytes),
         index: frame.index,
-        hardware: if frame.loopback {
-            ARPHRD_LOOPBACK
-        } else {
-            ARPHRD_ETHER
-        },
+        hardware: hardware_type(frame.loopback),
         kind: frame.kind as u8,
         len: 6,
         addr,
@@ -454,7 +445,7 @@ impl SocketOps for PacketSocket {
         Ok(Address::Packet(LinkAddr {
             protocol,
             index,
-            hardware: link.as_ref().map_or(0, hardware_type),
+            hardware: link.as_ref().map_or(0, |link| hardware_type(link.loopback)),
             kind: FrameKind::Host as u8,
             len: if link.is_some() { 6 } else { 0 },
             addr,

@@ -12,7 +12,7 @@ use crate::ip::IpMeta;
 use crate::pkt::InPacket;
 use crate::stack::Stack;
 use crate::sync::SpinLock;
-use crate::tap::FrameKind;
+use crate::tap::{self, FrameKind};
 
 /// Where a socket keeps its filter. Without one a packet pays a load of a flag.
 #[derive(Default)]
@@ -84,13 +84,8 @@ fn keeps(
         protocol: if meta.dst.is_ipv4() { 0x0800 } else { 0x86dd },
         kind: FrameKind::of(&frame, loopback, meta.iface.mac) as u8,
         index: meta.iface.index,
-        hardware: hardware(loopback),
+        hardware: tap::hardware_type(loopback),
         random: &|| stack.random() as u32,
     });
     (keep != 0).then_some((keep as usize).max(least))
-}
-
-/// The kind of an interface (`ARPHRD_LOOPBACK`, `ARPHRD_ETHER`).
-const fn hardware(loopback: bool) -> u16 {
-    if loopback { 772 } else { 1 }
 }

@@ -45,11 +45,6 @@ pub mod flag {
     pub const LOWER_UP: u32 = 0x1_0000;
 }
 
-/// `ARPHRD_ETHER`.
-pub const ARPHRD_ETHER: u16 = 1;
-/// `ARPHRD_LOOPBACK`.
-pub const ARPHRD_LOOPBACK: u16 = 772;
-
 /// The `IFF_*` of an interface.
 pub fn flags(link: &LinkInfo) -> u32 {
     let mut flags = if link.loopback {
@@ -67,15 +62,6 @@ pub fn flags(link: &LinkInfo) -> u32 {
         flags |= flag::PROMISC;
     }
     flags
-}
-
-/// Its `ARPHRD_*`.
-pub fn hardware_type(link: &LinkInfo) -> u16 {
-    if link.loopback {
-        ARPHRD_LOOPBACK
-    } else {
-        ARPHRD_ETHER
-    }
 }
 
 /// The first IPv4 address of an interface, with its prefix.
@@ -165,7 +151,7 @@ pub fn interface(request: u32, arg: usize) -> Result<usize> {
         SIOCGIFMETRIC => put(&0u32.to_ne_bytes()),
         SIOCGIFMTU => put(&link.mtu.to_ne_bytes()),
         SIOCGIFHWADDR => {
-            put(&hardware_type(link).to_ne_bytes());
+            put(&net::tap::hardware_type(link.loopback).to_ne_bytes());
             value[2..8].copy_from_slice(&link.mac);
         }
         SIOCGIFINDEX => put(&link.index.to_ne_bytes()),

@@ -7,7 +7,7 @@ use errno::{Errno, Result};
 use net::query::{LinkInfo, NeighbourState, RouteInfo};
 use net::{Cidr, Stack};
 
-use super::ioctl::{ARPHRD_ETHER, flag, flags};
+use super::ioctl::{flag, flags};
 use crate::socket::addr::AF_INET;
 use crate::socket::netlink::set_flags;
 use crate::uaccess::UserPtr;
@@ -218,7 +218,7 @@ pub(super) fn neighbour(stack: &Stack, request: u32, arg: usize) -> Result<()> {
         _ => {
             let known = known.ok_or(Errno::ENXIO)?;
             let mut flags = 0;
-            entry[16..18].copy_from_slice(&ARPHRD_ETHER.to_ne_bytes());
+            entry[16..18].copy_from_slice(&net::tap::hardware_type(false).to_ne_bytes());
             if let Some(mac) = known.mac {
                 entry[18..24].copy_from_slice(&mac);
                 flags |= ATF_COM;

@@ -9,7 +9,7 @@ use net::query::{AddrInfo, Change, LinkInfo, NeighbourInfo, RouteInfo};
 use super::change;
 use super::message::{self, ACK, DONE, DUMP, Header, MULTI, Message};
 use crate::socket::addr::{AF_INET, AF_INET6};
-use crate::socket::inet::ioctl::{flags, hardware_type};
+use crate::socket::inet::ioctl::flags;
 
 const RTM_NEWLINK: u16 = 16;
 const RTM_DELLINK: u16 = 17;
@@ -268,7 +268,7 @@ fn family_of(addr: IpAddr) -> u8 {
 fn link(header: Header, info: &LinkInfo) -> Vec<u8> {
     // struct ifinfomsg: family, pad, type, index, flags, change.
     let mut fixed = alloc::vec![0u8, 0];
-    fixed.extend(hardware_type(info).to_ne_bytes());
+    fixed.extend(net::tap::hardware_type(info.loopback).to_ne_bytes());
     fixed.extend(info.index.to_ne_bytes());
     fixed.extend(flags(info).to_ne_bytes());
     fixed.extend([0; 4]);
