@@ -97,6 +97,17 @@ fn u64_at(bytes: &[u8], at: usize) -> u64 {
     u64::from_le_bytes(word(bytes, at))
 }
 
+/// `len` zeroes, to read into.
+///
+/// # Errors
+/// `ENOMEM`.
+pub fn zeroed(len: usize) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    bytes.try_reserve_exact(len).map_err(|_| Errno::ENOMEM)?;
+    bytes.resize(len, 0);
+    Ok(bytes)
+}
+
 /// Size of the file header.
 pub const HEADER: usize = 64;
 /// Size of a program header.
@@ -139,11 +150,7 @@ impl Image {
         if size != PROGRAM_HEADER || count == 0 || count > MAX_HEADERS {
             return refuse("its program headers have the wrong size or number");
         }
-        let mut table = Vec::new();
-        table
-            .try_reserve_exact(count * size)
-            .map_err(|_| Errno::ENOMEM)?;
-        table.resize(count * size, 0);
+        let mut table = zeroed(count * size)?;
         file.read_exact_at(offset, &mut table)?;
 
         let mut image = Image {
@@ -211,15 +218,17 @@ impl Image {
             return Err(Errno::ENOEXEC);
         }
         if self.headers.0 == 0 {
-            let holder = self.segments.iter().find(|segment| {
-                segment.offset <= headers_offset
-                    && headers_offset < segment.offset + segment.file_size as u64
-            });
-            self.headers.0 = holder.map_or(0, |segment| {
-                segment.vaddr + (headers_offset - segment.offset) as usize
-            });
+            self.headers.0 = self.address_of(headers_offset).unwrap_or(0) as usize;
         }
         Ok(())
+    }
+
+    /// The address of a byte of the file, before the load address is added; `None` for one that no segment has.
+    pub fn address_of(&self, file_offset: u64) -> Option<u64> {
+        let segment = self.segments.iter().find(|segment| {
+            (segment.offset..segment.offset + segment.file_size as u64).contains(&file_offset)
+        })?;
+        Some(segment.vaddr as u64 + (file_offset - segment.offset))
     }
 
     /// The pages it needs, from the first to the last, before the load address is added.
@@ -284,11 +293,8 @@ pub fn symbols_at(file: &dyn ReadAt, file_offsets: &[u64]) -> Option<Vec<Option<
     // Pairs of address and place in the answer, by address.
     let mut addresses: Vec<(u64, usize)> = Vec::new();
     for (n, offset) in file_offsets.iter().enumerate() {
-        let segment = image.segments.iter().find(|segment| {
-            segment.offset <= *offset && *offset < segment.offset + segment.file_size as u64
-        });
-        if let Some(segment) = segment {
-            addresses.push((segment.vaddr as u64 + (offset - segment.offset), n));
+        if let Some(address) = image.address_of(*offset) {
+            addresses.push((address, n));
         }
     }
     addresses.sort_unstable();

@@ -22,6 +22,7 @@ use machine::time::{now_ns, wall_ns};
 use super::pprof;
 use super::symbols::{self, Place};
 use super::unwind::Unwinder;
+use crate::exec::elf::zeroed;
 use crate::mm::AddressSpace;
 use crate::mm::vma::VmProt;
 use crate::process::Process;
@@ -63,7 +64,7 @@ impl Raw {
             kernel: [0; KERNEL_FRAMES],
             program: None,
             stack_len: 0,
-            stack: zeroed(stack)?,
+            stack: zeroed(stack)?.into_boxed_slice(),
         })
     }
 
@@ -74,13 +75,6 @@ impl Raw {
         let bytes = self.stack[..self.stack_len].get(at..at.checked_add(8)?)?;
         Some(u64::from_le_bytes(bytes.try_into().ok()?))
     }
-}
-
-fn zeroed(len: usize) -> Result<Box<[u8]>> {
-    let mut bytes = Vec::new();
-    bytes.try_reserve_exact(len).map_err(|_| Errno::ENOMEM)?;
-    bytes.resize(len, 0);
-    Ok(bytes.into_boxed_slice())
 }
 
 /// What one CPU has sampled since it was last looked at.
@@ -166,20 +160,14 @@ impl Session {
         if !(1..=MAX_HZ).contains(&hz) {
             return Err(Errno::EINVAL);
         }
-        if RUNNING.swap(true, Ordering::SeqCst) {
-            return Err(Errno::EBUSY);
-        }
         // Twice what comes between two gatherings.
         let room = (u64::from(hz) * GATHER_NS / 1_000_000_000 * 2 + 16) as usize;
         let stack = STACK_BYTES.min(STACKS_BYTES / room);
         let start_ns = now_ns();
-        let raw = match Raw::new(stack) {
-            Ok(raw) => raw,
-            Err(error) => {
-                RUNNING.store(false, Ordering::SeqCst);
-                return Err(error);
-            }
-        };
+        let raw = Raw::new(stack)?;
+        if RUNNING.swap(true, Ordering::SeqCst) {
+            return Err(Errno::EBUSY);
+        }
         // From here on, dropping it undoes everything.
         let session = Session {
             process,

@@ -12,7 +12,7 @@ use gimli::{
 };
 
 use super::{Frame, SP};
-use crate::exec::elf::{Image, ReadAt};
+use crate::exec::elf::{Image, ReadAt, zeroed};
 
 /// The most of a file's tables that is read, in bytes.
 const MAX_TABLES: usize = 16 << 20;
@@ -68,10 +68,7 @@ impl Table {
 
     /// What it says of the instruction at a byte of the file.
     pub fn row(&self, file_offset: u64) -> Option<Arc<Row>> {
-        let segment = self.image.segments.iter().find(|segment| {
-            (segment.offset..segment.offset + segment.file_size as u64).contains(&file_offset)
-        })?;
-        let address = segment.vaddr as u64 + (file_offset - segment.offset);
+        let address = self.image.address_of(file_offset)?;
         let bases = BaseAddresses::default()
             .set_eh_frame_hdr(self.index.0)
             .set_eh_frame(self.frames.0);
@@ -161,9 +158,7 @@ fn bytes_at(image: &Image, file: &dyn ReadAt, vaddr: usize, size: usize) -> Opti
     if len > MAX_TABLES {
         return None;
     }
-    let mut bytes = Vec::new();
-    bytes.try_reserve_exact(len).ok()?;
-    bytes.resize(len, 0);
+    let mut bytes = zeroed(len).ok()?;
     file.read_exact_at(segment.offset + within as u64, &mut bytes)
         .ok()?;
     Some(bytes)
