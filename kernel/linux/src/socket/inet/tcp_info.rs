@@ -3,6 +3,7 @@
 use alloc::vec::Vec;
 
 use net::tcp::info::TcpInfo;
+use zerocopy::IntoBytes;
 
 /// Lays the fields out in the order of the structure.
 pub fn to_bytes(info: &TcpInfo) -> Vec<u8> {
@@ -17,75 +18,77 @@ pub fn to_bytes(info: &TcpInfo) -> Vec<u8> {
         info.snd_wscale & 0xf | info.rcv_wscale << 4,
         u8::from(info.delivery_rate_app_limited) | (info.fastopen_client_fail & 3) << 1,
     ]);
-    for word in [
-        info.rto,
-        info.ato,
-        info.snd_mss,
-        info.rcv_mss,
-        info.unacked,
-        info.sacked,
-        info.lost,
-        info.retrans,
-        info.fackets,
-        info.last_data_sent,
-        info.last_ack_sent,
-        info.last_data_recv,
-        info.last_ack_recv,
-        info.pmtu,
-        info.rcv_ssthresh,
-        info.rtt,
-        info.rttvar,
-        info.snd_ssthresh,
-        info.snd_cwnd,
-        info.advmss,
-        info.reordering,
-        info.rcv_rtt,
-        info.rcv_space,
-        info.total_retrans,
-    ] {
-        out.extend(word.to_ne_bytes());
-    }
-    for word in [
-        info.pacing_rate,
-        info.max_pacing_rate,
-        info.bytes_acked,
-        info.bytes_received,
-    ] {
-        out.extend(word.to_ne_bytes());
-    }
-    for word in [
-        info.segs_out,
-        info.segs_in,
-        info.notsent_bytes,
-        info.min_rtt,
-        info.data_segs_in,
-        info.data_segs_out,
-    ] {
-        out.extend(word.to_ne_bytes());
-    }
-    for word in [
-        info.delivery_rate,
-        info.busy_time,
-        info.rwnd_limited,
-        info.sndbuf_limited,
-    ] {
-        out.extend(word.to_ne_bytes());
-    }
-    out.extend(info.delivered.to_ne_bytes());
-    out.extend(info.delivered_ce.to_ne_bytes());
-    for word in [info.bytes_sent, info.bytes_retrans] {
-        out.extend(word.to_ne_bytes());
-    }
-    for word in [
-        info.dsack_dups,
-        info.reord_seen,
-        info.rcv_ooopack,
-        info.snd_wnd,
-        info.rcv_wnd,
-        info.rehash,
-    ] {
-        out.extend(word.to_ne_bytes());
-    }
+    out.extend_from_slice(
+        [
+            info.rto,
+            info.ato,
+            info.snd_mss,
+            info.rcv_mss,
+            info.unacked,
+            info.sacked,
+            info.lost,
+            info.retrans,
+            info.fackets,
+            info.last_data_sent,
+            info.last_ack_sent,
+            info.last_data_recv,
+            info.last_ack_recv,
+            info.pmtu,
+            info.rcv_ssthresh,
+            info.rtt,
+            info.rttvar,
+            info.snd_ssthresh,
+            info.snd_cwnd,
+            info.advmss,
+            info.reordering,
+            info.rcv_rtt,
+            info.rcv_space,
+            info.total_retrans,
+        ]
+        .as_bytes(),
+    );
+    out.extend_from_slice(
+        [
+            info.pacing_rate,
+            info.max_pacing_rate,
+            info.bytes_acked,
+            info.bytes_received,
+        ]
+        .as_bytes(),
+    );
+    out.extend_from_slice(
+        [
+            info.segs_out,
+            info.segs_in,
+            info.notsent_bytes,
+            info.min_rtt,
+            info.data_segs_in,
+            info.data_segs_out,
+        ]
+        .as_bytes(),
+    );
+    out.extend_from_slice(
+        [
+            info.delivery_rate,
+            info.busy_time,
+            info.rwnd_limited,
+            info.sndbuf_limited,
+        ]
+        .as_bytes(),
+    );
+    out.extend_from_slice([info.delivered, info.delivered_ce].as_bytes());
+    out.extend_from_slice([info.bytes_sent, info.bytes_retrans].as_bytes());
+    out.extend_from_slice(
+        [
+            info.dsack_dups,
+            info.reord_seen,
+            info.rcv_ooopack,
+            info.snd_wnd,
+            info.rcv_wnd,
+            info.rehash,
+        ]
+        .as_bytes(),
+    );
     out
 }
 
