@@ -256,17 +256,14 @@ impl SocketFile {
             };
         }
         let is_stream = self.ops.kind().is_stream();
-        if is_stream
-            && flags.contains(MsgFlags::PEEK)
+        if flags.contains(MsgFlags::PEEK)
             && let Some(off) = self.common.peek_off()
         {
-            return self.peek_from(off, sink, flags, nonblock);
-        }
-        if !is_stream
-            && flags.contains(MsgFlags::PEEK)
-            && let Some(off) = self.common.peek_off()
-        {
-            return self.peek_message(off, sink, flags, nonblock);
+            return if is_stream {
+                self.peek_from(off, sink, flags, nonblock)
+            } else {
+                self.peek_message(off, sink, flags, nonblock)
+            };
         }
         let enough = match (is_stream, flags.contains(MsgFlags::WAITALL)) {
             (true, _) if flags.contains(MsgFlags::PEEK) => 1,
