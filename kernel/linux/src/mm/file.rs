@@ -165,8 +165,8 @@ pub fn backing(
         }
         max_prot -= VmProt::EXEC;
     }
-    if let Some(packet) = socket::packet::of(open) {
-        let pager: Arc<dyn Pager> = packet.mapping(offset, bytes)?;
+    if let Ok(socket) = socket::file::of(open) {
+        let pager = socket.ops().mapping(offset, bytes)?;
         return Ok((Backing::Object { pager, offset: 0 }, max_prot));
     }
     let cache = match open.file().mmap_source()? {

@@ -39,17 +39,21 @@ pub trait Pager: Send + Sync {
         true
     }
 
-    /// Says that the program is about to write to page `index`.
+    /// Says that the program is about to write to page `index`. Nothing to do for memory alone.
     ///
     /// # Errors
     /// `ENOSPC` and the like where the object cannot take it.
-    fn mark_dirty(&self, index: u64) -> Result<()>;
+    fn mark_dirty(&self, _index: u64) -> Result<()> {
+        Ok(())
+    }
 
-    /// Writes back the pages of `pages`, and waits (`msync(2)` with `MS_SYNC`).
+    /// Writes back the pages of `pages`, and waits (`msync(2)` with `MS_SYNC`). Nothing to do for memory alone.
     ///
     /// # Errors
     /// What the device reports.
-    fn sync(&self, pages: Range<u64>) -> Result<()>;
+    fn sync(&self, _pages: Range<u64>) -> Result<()> {
+        Ok(())
+    }
 
     /// Reads ahead.
     fn will_need(&self, _pages: Range<u64>) {}
@@ -108,14 +112,6 @@ impl Pager for SharedMemory {
         self.frames.lock().get(&index).cloned()
     }
 
-    fn mark_dirty(&self, _index: u64) -> Result<()> {
-        Ok(())
-    }
-
-    fn sync(&self, _pages: Range<u64>) -> Result<()> {
-        Ok(())
-    }
-
     fn describe(&self) -> Description {
         Description {
             device: (0, 1),
@@ -162,10 +158,6 @@ impl Pager for FixedPages {
 
     fn mark_dirty(&self, _index: u64) -> Result<()> {
         Err(Errno::EACCES)
-    }
-
-    fn sync(&self, _pages: Range<u64>) -> Result<()> {
-        Ok(())
     }
 
     fn describe(&self) -> Description {

@@ -64,9 +64,6 @@ impl Pager for Fake {
         self.dirtied.fetch_add(1, O::SeqCst);
         Ok(())
     }
-    fn sync(&self, _: Range<u64>) -> Result<()> {
-        Ok(())
-    }
     fn describe(&self) -> Description {
         Description {
             device: (8, 1),

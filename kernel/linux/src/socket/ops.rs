@@ -12,6 +12,7 @@ use net::{MsgFlags, Shutdown};
 use sched::poll::{Events, Pollee};
 
 use super::addr::Address;
+use crate::mm::pager::Pager;
 
 /// `SOCK_*`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -210,6 +211,15 @@ pub trait SocketOps: Send + Sync {
     fn can_peek(&self, off: usize) -> bool {
         let _ = off;
         true
+    }
+
+    /// What `mmap(2)` of `bytes` bytes at `offset` shows, from its start.
+    ///
+    /// # Errors
+    /// `ENODEV` by default; `EINVAL` for another part than can be mapped.
+    fn mapping(&self, offset: u64, bytes: usize) -> Result<Arc<dyn Pager>> {
+        let _ = (offset, bytes);
+        Err(Errno::ENODEV)
     }
 
     /// `shutdown(2)`.

@@ -18,6 +18,7 @@ use super::addr::{AF_PACKET, Address, LinkAddr};
 use super::ops::{Control, Kind, Received, SendMsg, SocketOps};
 use super::option::{self as so, SOL_SOCKET, int, parse_int};
 use super::ring::{self, Ring};
+use crate::mm::pager::Pager;
 
 /// `ETH_P_ALL`.
 const ALL: u16 = 3;
@@ -75,11 +76,6 @@ pub struct Row {
     pub index: u32,
     /// Bytes that wait.
     pub queued: usize,
-}
-
-/// The packet socket behind an open file, if it is one.
-pub fn of(open: &fs::OpenFile) -> Option<&PacketSocket> {
-    super::file::of(open).ok()?.ops().as_any().downcast_ref()
 }
 
 fn stack() -> Result<&'static Arc<Stack>> {
@@ -181,18 +177,6 @@ impl PacketSocket {
             }
         }
         self.refresh()
-    }
-
-    /// What `mmap(2)` shows: the ring, whole.
-    ///
-    /// # Errors
-    /// `EINVAL` without a ring, or for a part of it.
-    pub fn mapping(&self, offset: u64, bytes: usize) -> Result<Arc<Ring>> {
-        let ring = self.ring.lock().clone().ok_or(Errno::EINVAL)?;
-        if offset != 0 || bytes != ring.bytes() {
-            return Err(Errno::EINVAL);
-        }
-        Ok(ring)
     }
 
     /// Sets what the layout of a ring depends on, before there is one.
@@ -382,6 +366,15 @@ impl SocketOps for PacketSocket {
         }
         self.tap.send(index, &frame)?;
         Ok(len)
+    }
+
+    fn mapping(&self, offset: u64, bytes: usize) -> Result<Arc<dyn Pager>> {
+        // The ring, whole.
+        let ring = self.ring.lock().clone().ok_or(Errno::EINVAL)?;
+        if offset != 0 || bytes != ring.bytes() {
+            return Err(Errno::EINVAL);
+        }
+        Ok(ring)
     }
 
     fn recv(&self, sink: &mut dyn Sink, flags: MsgFlags) -> Result<Received> {

@@ -4,7 +4,6 @@
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::ops::Range;
 use core::sync::atomic::{AtomicBool, Ordering};
 
 use errno::{Errno, Result};
@@ -203,14 +202,6 @@ impl Pager for Ring {
 
     fn cached(&self, index: u64) -> Option<Frame> {
         self.pages.get(usize::try_from(index).ok()?).cloned()
-    }
-
-    fn mark_dirty(&self, _index: u64) -> Result<()> {
-        Ok(())
-    }
-
-    fn sync(&self, _pages: Range<u64>) -> Result<()> {
-        Ok(())
     }
 
     fn describe(&self) -> Description {
