@@ -32,12 +32,8 @@ impl Hub {
 
     /// Tells all who watch the changed leaf. Never blocks.
     pub fn announce(&self, change: &Change, by: &By) {
-        let watchers: Vec<Arc<Watcher>> = {
-            let watchers = self.watchers.lock();
-            watchers.iter().filter_map(Weak::upgrade).collect()
-        };
         let mut text = None;
-        for watcher in watchers {
+        for watcher in self.living() {
             if watcher.is_interested(&change.path) {
                 watcher.tell(text.get_or_insert_with(|| event(change, by).into()));
             }
@@ -46,11 +42,15 @@ impl Hub {
 
     /// Has every watcher look whether it may still watch.
     pub(crate) fn wake_all(&self) {
-        let watchers: Vec<Arc<Watcher>> = {
-            let watchers = self.watchers.lock();
-            watchers.iter().filter_map(Weak::upgrade).collect()
-        };
-        watchers.iter().for_each(|watcher| watcher.remote.wake());
+        for watcher in self.living() {
+            watcher.remote.wake();
+        }
+    }
+
+    /// Those who watch. The lock is not held while they are told.
+    fn living(&self) -> Vec<Arc<Watcher>> {
+        let watchers = self.watchers.lock();
+        watchers.iter().filter_map(Weak::upgrade).collect()
     }
 
     /// Adds a watcher until it is dropped.

@@ -11,7 +11,7 @@ use core::fmt::Write;
 
 use serde_json::Value as Json;
 use store::watch::Snapshot;
-use store::{MAX_DEPTH, Path, Store};
+use store::{MAX_DEPTH, Path};
 
 use crate::error::Error;
 use crate::handle::Console;
@@ -51,7 +51,6 @@ struct Subscription {
 struct Session<'a> {
     console: &'a Console,
     pass: Option<&'a str>,
-    store: &'a Store,
     transport: &'a mut dyn Transport,
     watcher: Arc<Watcher>,
     subscriptions: Vec<Subscription>,
@@ -67,7 +66,6 @@ pub fn run(console: &Console, pass: Option<&str>, transport: &mut dyn Transport,
     let mut session = Session {
         console,
         pass,
-        store: &console.store,
         transport,
         watcher,
         subscriptions: Vec::new(),
@@ -263,7 +261,7 @@ impl Session<'_> {
     fn look(&mut self, place: usize, now: u64) -> Result<Option<String>, Error> {
         let others = self.kept(place);
         let one = &mut self.subscriptions[place];
-        let snapshot = Snapshot::take(self.store, &one.path, one.depth)?;
+        let snapshot = Snapshot::take(&self.console.store, &one.path, one.depth)?;
         let watched = others + snapshot.weight();
         if watched > MAX_VALUES {
             let message = format!("more than {MAX_VALUES} values would be watched");
