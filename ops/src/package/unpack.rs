@@ -51,11 +51,7 @@ impl Target {
     /// Writes a file of our own, over what is there.
     pub fn write(&mut self, path: &str, text: &str, mtime: i64) -> Result<()> {
         let below = self.place(Path::new(path))?.context("no path of a file")?;
-        self.make_dirs(below.parent().unwrap_or(Path::new("")))?;
-        let file = self.root.join(&below);
-        if file.symlink_metadata().is_ok() {
-            fs::remove_file(&file)?;
-        }
+        let file = self.make_way(&below)?;
         fs::write(&file, text)?;
         fs::set_permissions(&file, fs::Permissions::from_mode(0o644))?;
         set_mtime(&file, mtime)
@@ -68,7 +64,6 @@ impl Target {
         let header = entry.header();
         let mode = header.mode()? & 0o7777;
         let mtime = header.mtime()? as i64;
-        let file = self.root.join(&below);
         let kind = header.entry_type();
         if kind.is_dir() {
             self.make_dirs(&below)?;
@@ -78,10 +73,7 @@ impl Target {
         if self.dropped(&below) {
             return Ok(());
         }
-        self.make_dirs(below.parent().unwrap_or(Path::new("")))?;
-        if file.symlink_metadata().is_ok() {
-            fs::remove_file(&file)?;
-        }
+        let file = self.make_way(&below)?;
         if kind.is_file() {
             let mut out = File::create(&file)?;
             io::copy(entry, &mut out)?;
@@ -101,6 +93,16 @@ impl Target {
             bail!("it is neither file, folder nor link");
         }
         Ok(())
+    }
+
+    /// Makes the folders that `below` is in, and removes what stands there; gives the place in the file system.
+    fn make_way(&mut self, below: &Path) -> Result<PathBuf> {
+        self.make_dirs(below.parent().unwrap_or(Path::new("")))?;
+        let file = self.root.join(below);
+        if file.symlink_metadata().is_ok() {
+            fs::remove_file(&file)?;
+        }
+        Ok(file)
     }
 
     /// Where a path of an archive goes, relative to the root; `None` for the root itself.
