@@ -297,7 +297,8 @@ pub fn free_port() -> Result<u16> {
 pub fn http_get(port: u16, limit: Duration) -> Result<(String, String)> {
     let end = Instant::now() + limit;
     loop {
-        match http_get_once(port) {
+        // A connection that arrives before the guest listens is only tried again seconds later by QEMU's network.
+        match http_fetch(port, "/", Duration::from_secs(2)) {
             Ok(answer) => return Ok(answer),
             Err(error) if Instant::now() > end => return Err(error.context("no answer in time")),
             Err(_) => std::thread::sleep(Duration::from_millis(50)),
@@ -305,11 +306,11 @@ pub fn http_get(port: u16, limit: Duration) -> Result<(String, String)> {
     }
 }
 
-fn http_get_once(port: u16) -> Result<(String, String)> {
+/// Asks 127.0.0.1 for `path`, once, and returns status line and body. `limit` bounds each wait for more of it.
+pub fn http_fetch(port: u16, path: &str, limit: Duration) -> Result<(String, String)> {
     let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
-    // A connection that arrives before the guest listens is only tried again seconds later by QEMU's network.
-    stream.set_read_timeout(Some(Duration::from_secs(2)))?;
-    stream.write_all(b"GET / HTTP/1.0\r\nHost: nanos\r\n\r\n")?;
+    stream.set_read_timeout(Some(limit))?;
+    write!(stream, "GET {path} HTTP/1.0\r\nHost: nanos\r\n\r\n")?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
     let (head, body) = answer

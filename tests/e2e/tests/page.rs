@@ -2,8 +2,6 @@
 //! effect, and the page finds the machine again after a restart. Pictures of all views are kept in `target/e2e/page`.
 #![forbid(unsafe_code)]
 
-use std::io::{Read, Write};
-use std::net::{Ipv4Addr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
@@ -11,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use e2e::browser::Browser;
-use e2e::{Ops, RUN_LIMIT, Running, free_port, http_get, programs, target_dir};
+use e2e::{Ops, RUN_LIMIT, Running, free_port, http_fetch, http_get, programs, target_dir};
 use serde_json::{Value, json};
 
 /// How long a view may take to show what is asked for.
@@ -55,15 +53,7 @@ impl Drop for Load {
 }
 
 fn fetch(port: u16, path: &str) -> Result<String> {
-    let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
-    stream.set_read_timeout(Some(Duration::from_secs(10)))?;
-    write!(stream, "GET {path} HTTP/1.0\r\nHost: nanos\r\n\r\n")?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer)?;
-    let (_, body) = answer
-        .split_once("\r\n\r\n")
-        .context("an answer has a head")?;
-    Ok(body.to_owned())
+    Ok(http_fetch(port, path, Duration::from_secs(10))?.1)
 }
 
 /// The link that the tool prints.

@@ -1,8 +1,8 @@
 //! Servers that people run: packaged by the tool out of the distribution's own packages, used by a client.
 #![forbid(unsafe_code)]
 
-use anyhow::{Context, Result, ensure};
-use e2e::{Ops, RUN_LIMIT, Running, free_port, http_get};
+use anyhow::{Result, ensure};
+use e2e::{Ops, RUN_LIMIT, Running, free_port, http_fetch, http_get};
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpStream};
 use std::time::{Duration, Instant};
@@ -67,14 +67,7 @@ fn nginx_serves_mapped_pages() -> Result<()> {
         status.ends_with("200 OK") && body.contains("nginx on nanos"),
         "{status} {body}"
     );
-    let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
-    stream.set_read_timeout(Some(RUN_LIMIT))?;
-    stream.write_all(b"GET /numbers.txt HTTP/1.0\r\nHost: nanos\r\n\r\n")?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer)?;
-    let (_, body) = answer
-        .split_once("\r\n\r\n")
-        .context("an answer has a head")?;
+    let (_, body) = http_fetch(port, "/numbers.txt", RUN_LIMIT)?;
     ensure!(body == page, "{} bytes of {}", body.len(), page.len());
     running.signal("INT")?;
     running.wait(RUN_LIMIT)?;
