@@ -15,6 +15,7 @@ pub mod lock_table;
 pub mod locks;
 pub mod paths;
 pub mod pipe;
+pub mod pipe_content;
 pub mod raise;
 pub mod readiness;
 pub mod ring;

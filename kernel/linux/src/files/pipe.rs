@@ -1,11 +1,11 @@
-//! Pipes (`pipe(7)`): a bounded byte ring with a reading and a writing side, byte-stream or packet
-//! mode, writes of up to `PIPE_BUF` bytes whole.
+//! Pipes (`pipe(7)`): bounded, with a reading and a writing side, byte-stream or packet mode, writes of up to `PIPE_BUF` bytes
+//! whole. What is inside, and where it lies, is [`pipe_content`](super::pipe_content)'s.
 //!
 //! The calls here never wait for the other side: they answer `EAGAIN`, and the system call waits.
 //! Named pipes share the object through [`fifo`](super::fifo).
 
-use alloc::collections::VecDeque;
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 use core::sync::atomic::{AtomicUsize, Ordering};
 
 use errno::{Errno, Result};
@@ -13,7 +13,8 @@ use iobuf::{Sink, Source};
 use sched::Mutex;
 use sched::poll::{Events, Pollee};
 
-use super::ring::Ring;
+use super::pipe_content::Content;
+use net::nic::TxSegment;
 
 /// Writes up to this length are not mixed with others'.
 pub const PIPE_BUF: usize = 4096;
@@ -29,6 +30,8 @@ pub struct Pipe {
     content: Mutex<Content>,
     /// Bytes inside; changed under `content`, read without it by `poll`.
     used: AtomicUsize,
+    /// Stretches inside that lie elsewhere, likewise.
+    held: AtomicUsize,
     capacity: AtomicUsize,
     readers: AtomicUsize,
     writers: AtomicUsize,
@@ -39,24 +42,13 @@ pub struct Pipe {
     write_side: Pollee,
 }
 
-#[derive(Default)]
-struct Content {
-    ring: Ring,
-    /// Lengths of the stretches in `ring`: a packet each, or bytes in between that are none.
-    stretches: VecDeque<Stretch>,
-}
-
-struct Stretch {
-    len: usize,
-    is_packet: bool,
-}
-
 impl Pipe {
     /// An empty pipe with nobody at its ends.
     pub fn new() -> Arc<Pipe> {
         Arc::new(Pipe {
             content: Mutex::new(Content::default()),
             used: AtomicUsize::new(0),
+            held: AtomicUsize::new(0),
             capacity: AtomicUsize::new(DEFAULT_CAPACITY),
             readers: AtomicUsize::new(0),
             writers: AtomicUsize::new(0),
@@ -142,7 +134,7 @@ impl Pipe {
             return Err(Errno::EPERM);
         }
         let content = self.content.lock();
-        if content.ring.len() > size {
+        if content.len() > size {
             return Err(Errno::EBUSY);
         }
         self.capacity.store(size, Ordering::Release);
@@ -160,7 +152,7 @@ impl Pipe {
             return Ok(0);
         }
         let mut content = self.content.lock();
-        if content.ring.is_empty() {
+        if content.is_empty() {
             drop(content);
             return match self.writers.load(Ordering::Acquire) {
                 0 => Ok(0),
@@ -168,7 +160,7 @@ impl Pipe {
             };
         }
         let done = content.read(sink)?;
-        self.used.store(content.ring.len(), Ordering::Release);
+        self.note(&content);
         drop(content);
         if done > 0 {
             self.write_side.notify(Events::OUT);
@@ -182,13 +174,13 @@ impl Pipe {
     /// As [`Pipe::read`].
     pub fn peek(&self, sink: &mut dyn Sink, limit: usize) -> Result<usize> {
         let content = self.content.lock();
-        if content.ring.is_empty() {
+        if content.is_empty() {
             return match self.writers.load(Ordering::Acquire) {
                 0 => Ok(0),
                 _ => Err(Errno::EAGAIN),
             };
         }
-        content.ring.copy_out(sink, 0, limit)
+        content.peek(sink, limit)
     }
 
     /// Writes as much as fits; up to `PIPE_BUF` bytes go whole or not at all. In packet mode each
@@ -206,19 +198,96 @@ impl Pipe {
             return Ok(0);
         }
         let mut content = self.content.lock();
-        let capacity = self.capacity();
-        let room = capacity.saturating_sub(content.ring.len());
+        let room = self.room_in(&content);
         if room == 0 || (want <= PIPE_BUF && room < want) {
             return Err(Errno::EAGAIN);
         }
-        let limit = capacity.min(content.ring.len() + room);
-        let result = content.write(source, limit, packets);
-        self.used.store(content.ring.len(), Ordering::Release);
+        let result = content.write(source, room, packets);
+        self.note(&content);
         drop(content);
         if matches!(result, Ok(n) if n > 0) {
             self.read_side.notify(Events::IN);
         }
         result
+    }
+
+    /// How many bytes may be added. As on Linux none where there are as many stretches that lie elsewhere as pages fit in:
+    /// each of them may hold a page for a byte.
+    pub fn room(&self) -> usize {
+        let held = self.held.load(Ordering::Acquire);
+        room(self.capacity(), self.used(), held)
+    }
+
+    fn room_in(&self, content: &Content) -> usize {
+        room(self.capacity(), content.len(), content.held())
+    }
+
+    fn note(&self, content: &Content) {
+        self.used.store(content.len(), Ordering::Release);
+        self.held.store(content.held(), Ordering::Release);
+    }
+
+    /// Takes up to `most` bytes from the front, where they lie: without a copy what [`Pipe::push`] put there.
+    /// What is not used goes back with [`Pipe::untake`].
+    ///
+    /// # Errors
+    /// `EAGAIN` when it is empty and has a writer.
+    pub fn take(&self, most: usize) -> Result<Vec<TxSegment>> {
+        let mut content = self.content.lock();
+        if content.is_empty() && self.writers.load(Ordering::Acquire) > 0 {
+            return Err(Errno::EAGAIN);
+        }
+        let taken = content.take(most)?;
+        self.note(&content);
+        drop(content);
+        if !taken.is_empty() {
+            self.write_side.notify(Events::OUT);
+        }
+        Ok(taken)
+    }
+
+    /// Puts what was taken last and not used back to the front.
+    pub fn untake(&self, rest: Vec<TxSegment>) {
+        if rest.iter().all(TxSegment::is_empty) {
+            return;
+        }
+        let mut content = self.content.lock();
+        content.untake(rest);
+        self.note(&content);
+        drop(content);
+        self.read_side.notify(Events::IN);
+    }
+
+    /// Adds from the front of `segments` what there is room for, without a copy; returns how many bytes.
+    ///
+    /// # Errors
+    /// `EPIPE` without a reader (the system call raises `SIGPIPE`), `EAGAIN` when there is no room for the first.
+    pub fn push(&self, segments: &mut Vec<TxSegment>) -> Result<usize> {
+        if self.readers.load(Ordering::Acquire) == 0 {
+            return Err(Errno::EPIPE);
+        }
+        let mut content = self.content.lock();
+        let mut total = 0;
+        let mut count = 0;
+        for segment in segments.iter() {
+            let len = segment.len();
+            if self.room_in(&content) < len {
+                break;
+            }
+            content.push(segment.clone());
+            total += len;
+            count += 1;
+        }
+        self.note(&content);
+        drop(content);
+        if count == 0 && !segments.is_empty() {
+            return Err(Errno::EAGAIN);
+        }
+        segments.drain(..count);
+        if total > 0 {
+            self.read_side.notify(Events::IN);
+        }
+        Ok(total)
     }
 
     /// What the reading side is ready for.
@@ -238,7 +307,7 @@ impl Pipe {
     /// What the writing side is ready for.
     pub fn poll_write(&self) -> Events {
         let mut events = Events::empty();
-        if self.capacity().saturating_sub(self.used()) >= PIPE_BUF {
+        if self.room() >= PIPE_BUF {
             events |= Events::OUT;
         }
         if self.readers.load(Ordering::Acquire) == 0 {
@@ -248,70 +317,11 @@ impl Pipe {
     }
 }
 
-impl Content {
-    fn read(&mut self, sink: &mut dyn Sink) -> Result<usize> {
-        let mut total = 0;
-        while let Some(first) = self.stretches.front_mut() {
-            let (len, is_packet) = (first.len, first.is_packet);
-            if is_packet && total > 0 {
-                break;
-            }
-            let done = match self.ring.read(sink, len, false) {
-                Ok(done) => done,
-                Err(error) if total == 0 => return Err(error),
-                Err(_) => break,
-            };
-            total += done;
-            if is_packet {
-                // What the reader had no room for is gone.
-                self.ring.discard(len - done);
-                self.stretches.pop_front();
-                break;
-            }
-            first.len -= done;
-            if first.len > 0 {
-                break;
-            }
-            self.stretches.pop_front();
-        }
-        self.ring.release_if_empty();
-        Ok(total)
-    }
-
-    fn write(&mut self, source: &mut dyn Source, limit: usize, packets: bool) -> Result<usize> {
-        if !packets {
-            let done = self.ring.write(source, limit)?;
-            match self.stretches.back_mut() {
-                Some(last) if !last.is_packet => last.len += done,
-                _ if done > 0 => self.stretches.push_back(Stretch {
-                    len: done,
-                    is_packet: false,
-                }),
-                _ => {}
-            }
-            return Ok(done);
-        }
-        let mut total = 0;
-        loop {
-            let want = source.remaining().min(PIPE_BUF);
-            if want == 0 || self.ring.len() + want > limit {
-                return Ok(total);
-            }
-            match self.ring.write(source, self.ring.len() + want) {
-                Ok(done) => {
-                    total += done;
-                    self.stretches.push_back(Stretch {
-                        len: done,
-                        is_packet: true,
-                    });
-                    if done < want {
-                        return Ok(total);
-                    }
-                }
-                Err(error) if total == 0 => return Err(error),
-                Err(_) => return Ok(total),
-            }
-        }
+fn room(capacity: usize, used: usize, held: usize) -> usize {
+    if held >= capacity / PIPE_BUF {
+        0
+    } else {
+        capacity.saturating_sub(used)
     }
 }
 
@@ -321,6 +331,7 @@ mod tests {
     use alloc::vec;
     use alloc::vec::Vec;
     use iobuf::{SliceSource, VecSink};
+    use machine::mem::Frame;
 
     fn pipe() -> Arc<Pipe> {
         let pipe = Pipe::new();
@@ -388,6 +399,85 @@ mod tests {
             pipe.write(&mut SliceSource::new(b"x"), false),
             Err(Errno::EPIPE)
         );
+    }
+
+    fn page(byte: u8) -> Frame {
+        let frame = Frame::alloc_zeroed().unwrap();
+        frame.write(0, &[byte; 4096]);
+        frame
+    }
+
+    fn part(frame: &Frame, offset: u32, len: u32) -> TxSegment {
+        let frame = frame.clone();
+        TxSegment::Frame { frame, offset, len }
+    }
+
+    #[test]
+    fn pages_go_through_where_they_lie() {
+        let pipe = pipe();
+        let (a, b) = (page(1), page(2));
+        pipe.write(&mut SliceSource::new(b"head"), false).unwrap();
+        let mut segments = vec![part(&a, 0, 4096), part(&b, 96, 4000)];
+        assert_eq!(pipe.push(&mut segments), Ok(8096));
+        assert!(segments.is_empty());
+        pipe.write(&mut SliceSource::new(b"tail"), false).unwrap();
+        assert_eq!(pipe.used(), 8104);
+        let taken = pipe.take(6000).unwrap();
+        let lies = |segment: &TxSegment, frame: &Frame| match segment {
+            TxSegment::Frame {
+                frame: f,
+                offset,
+                len,
+            } => (f.phys() == frame.phys()).then_some((*offset, *len)),
+            TxSegment::Bytes(..) => None,
+        };
+        assert!(
+            matches!(&taken[0], TxSegment::Bytes(bytes, range) if bytes[range.clone()] == *b"head")
+        );
+        assert_eq!(lies(&taken[1], &a), Some((0, 4096)));
+        assert_eq!(lies(&taken[2], &b), Some((96, 1900)));
+        assert_eq!((taken.len(), pipe.used()), (3, 2104));
+        // What was not used is where it was; bytes and pages come out in order, whoever reads.
+        pipe.untake(taken[1..].to_vec());
+        let mut sink = VecSink::new(9000);
+        assert_eq!(pipe.peek(&mut sink, 9000), Ok(8100));
+        let whole = [&[1; 4096][..], &[2; 4000], b"tail"].concat();
+        assert_eq!(sink.into_bytes(), whole);
+        let mut all = read(&pipe, 5).unwrap();
+        all.extend(read(&pipe, 4095).unwrap());
+        all.extend(read(&pipe, 9000).unwrap());
+        assert_eq!(all, whole);
+        assert_eq!(read(&pipe, 1), Err(Errno::EAGAIN));
+        assert_eq!(
+            (a.ref_count(), b.ref_count()),
+            (2, 2),
+            "of those still taken"
+        );
+        drop(taken);
+        assert_eq!((a.ref_count(), b.ref_count()), (1, 1));
+    }
+
+    #[test]
+    fn a_byte_of_a_page_takes_the_room_of_a_page() {
+        let pipe = pipe();
+        let frame = page(1);
+        for _ in 0..16 {
+            assert_eq!(pipe.push(&mut vec![part(&frame, 0, 1)]), Ok(1));
+        }
+        assert_eq!(pipe.poll_write(), Events::empty());
+        assert_eq!(pipe.push(&mut vec![part(&frame, 0, 1)]), Err(Errno::EAGAIN));
+        let mut source = SliceSource::new(b"x");
+        assert_eq!(pipe.write(&mut source, false), Err(Errno::EAGAIN));
+        assert_eq!(read(&pipe, 1), Ok(vec![1]));
+        assert_eq!(pipe.poll_write(), Events::OUT);
+        assert_eq!(pipe.write(&mut source, false), Ok(1));
+        // As much as there is room for, of whole stretches.
+        let pipe = self::pipe();
+        let mut pages = vec![part(&frame, 0, 4096); 20];
+        assert_eq!(pipe.push(&mut pages), Ok(65_536));
+        assert_eq!(pages.len(), 4);
+        pipe.close(true, false);
+        assert_eq!(pipe.push(&mut pages), Err(Errno::EPIPE));
     }
 
     #[test]

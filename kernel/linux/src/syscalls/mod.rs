@@ -4,6 +4,7 @@
 pub mod table;
 
 mod attributes;
+mod by_reference;
 mod control;
 mod control_message;
 mod epoll;

@@ -1,8 +1,8 @@
 //! Moving data between descriptors: `pipe(2)`, `sendfile(2)`, `copy_file_range(2)`, `splice(2)`,
 //! `tee(2)`, `vmsplice(2)`.
 //!
-//! Data goes through one buffer in the kernel, but for `sendfile` to a TCP socket, which sends the file's pages where they
-//! lie; no page changes its owner.
+//! Where both sides can, memory is passed on by reference: that is [`by_reference`]'s. Else data goes
+//! through one buffer in the kernel. No page changes its owner.
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -11,13 +11,12 @@ use errno::{Errno, Result};
 use fs::{FileType, OpenFile, OpenFlags};
 use iobuf::{SliceSource, VecSink};
 
+use super::by_reference;
 use crate::ctx::Ctx;
 use crate::files::blocking::{any, wait};
 use crate::files::handles::PipeEnd;
 use crate::files::{descriptor_limit, install};
-use crate::socket;
 use crate::uaccess::{MAX_RW_COUNT, UserPtr, UserVec};
-use machine::mem::PAGE_SIZE;
 use net::nic::TxSegment;
 use sched::poll::Events;
 
@@ -70,7 +69,7 @@ pub fn sys_pipe2(ctx: &mut Ctx<'_>, out: UserPtr<[i32; 2]>, flags: u32) -> Resul
 const CHUNK: usize = 1 << 16;
 
 /// Where one side of a transfer is: the description's own offset, or one that the program keeps.
-enum Position {
+pub(super) enum Position {
     Own,
     At(u64, UserPtr<i64>),
 }
@@ -86,13 +85,13 @@ impl Position {
         }
     }
 
-    fn advance(&mut self, by: usize) {
+    pub fn advance(&mut self, by: usize) {
         if let Position::At(offset, _) = self {
             *offset += by as u64;
         }
     }
 
-    fn store(&self) -> Result<()> {
+    pub fn store(&self) -> Result<()> {
         match self {
             Position::Own => Ok(()),
             Position::At(offset, to) => to.write(&(*offset as i64)),
@@ -130,11 +129,18 @@ fn drain(file: &OpenFile, position: &mut Position, bytes: &[u8]) -> (usize, Opti
     (done, None)
 }
 
-/// Takes back what was read and could not be written: a seekable source is simply set back.
-fn unread(file: &OpenFile, position: &Position, count: usize) {
-    if count > 0 && matches!(position, Position::Own) && file.file().seekable() {
+/// Takes back what was read and could not be written: a seekable source is simply set back, a pipe gets it again.
+fn unread(file: &OpenFile, position: &Position, rest: &[u8]) {
+    if rest.is_empty() {
+        return;
+    }
+    if let Some(end) = pipe_of(file) {
+        let all = 0..rest.len();
+        end.pipe()
+            .untake(Vec::from([TxSegment::Bytes(Arc::from(rest), all)]));
+    } else if matches!(position, Position::Own) && file.file().seekable() {
         // It was read from there, so the offset exists.
-        let _ = file.seek(fs::Whence::Current, -(count as i64));
+        let _ = file.seek(fs::Whence::Current, -(rest.len() as i64));
     }
 }
 
@@ -157,7 +163,7 @@ fn transfer(
             }
         };
         let (done, error) = drain(to, to_at, &bytes);
-        unread(from, from_at, bytes.len() - done);
+        unread(from, from_at, &bytes[done..]);
         from_at.advance(done);
         total += done;
         if done < bytes.len() {
@@ -177,75 +183,6 @@ fn transfer(
             Ok(total)
         }
     }
-}
-
-/// Pages that go to a socket at a time.
-const PAGES: usize = 16;
-
-/// From a file to a socket whose queue refers to the file's pages: nothing is copied. `None` where one of the two cannot.
-fn send_pages(
-    from: &OpenFile,
-    from_at: &mut Position,
-    to: &OpenFile,
-    len: usize,
-) -> Option<Result<usize>> {
-    let socket = socket::file::of(to).ok()?;
-    if !socket.ops().takes_pages() {
-        return None;
-    }
-    let nonblock = to.flags().contains(OpenFlags::NONBLOCK);
-    let start = match from_at {
-        Position::Own => from.offset(),
-        Position::At(offset, _) => *offset,
-    };
-    let size = match from.file().metadata() {
-        Ok(metadata) => metadata.size,
-        Err(error) => return Some(Err(error)),
-    };
-    let len = len.min(usize::try_from(size.saturating_sub(start)).unwrap_or(usize::MAX));
-    let mut total = 0;
-    let mut pages = Vec::new();
-    let mut failure = None;
-    while total < len && failure.is_none() {
-        pages.clear();
-        let at = start + total as u64;
-        let within = (at % PAGE_SIZE as u64) as usize;
-        let want = (PAGES * PAGE_SIZE - within).min(len - total);
-        let read = from
-            .file()
-            .read_frames(at, want, from.flags(), &mut |frame, offset, len| {
-                pages.push(TxSegment::Frame {
-                    frame,
-                    offset: offset as u32,
-                    len: len as u32,
-                });
-                Ok(len)
-            });
-        let read = match read {
-            Ok(0) => break,
-            Ok(read) => read,
-            Err(Errno::ENODEV) if total == 0 => return None,
-            Err(error) => {
-                failure = Some(error);
-                break;
-            }
-        };
-        let (sent, stopped) = socket.send_pages(&mut pages, total + read < len, nonblock);
-        total += sent;
-        failure = stopped;
-    }
-    if total == 0
-        && let Some(error) = failure
-    {
-        return Some(Err(error));
-    }
-    from_at.advance(total);
-    let moved = match from_at {
-        // It was read from there, so the offset exists.
-        Position::Own => from.seek(fs::Whence::Current, total as i64).map(|_| ()),
-        Position::At(..) => from_at.store(),
-    };
-    Some(moved.map(|()| total))
 }
 
 /// `sendfile(2)`.
@@ -275,7 +212,7 @@ pub fn sys_sendfile(
         }
     }
     let len = len.min(MAX_RW_COUNT);
-    if let Some(sent) = send_pages(&from, &mut position, &to, len) {
+    if let Some(sent) = by_reference::send_pages(&from, &mut position, &to, len) {
         return sent;
     }
     transfer(&from, &mut position, &to, &mut Position::Own, len)
@@ -324,11 +261,12 @@ pub fn sys_copy_file_range(
     transfer(&from, &mut from_at, &to, &mut to_at, len)
 }
 
-fn pipe_of(file: &OpenFile) -> Option<&PipeEnd> {
+pub(super) fn pipe_of(file: &OpenFile) -> Option<&PipeEnd> {
     file.file().as_any().downcast_ref::<PipeEnd>()
 }
 
 const SPLICE_F_NONBLOCK: u32 = 2;
+const SPLICE_F_MORE: u32 = 4;
 const SPLICE_F_ALL: u32 = 0xf;
 
 /// Waits until a pipe has something, or room, unless the call may not wait.
@@ -409,7 +347,21 @@ pub fn sys_splice(
         )?;
         let pipe = end.pipe();
         // No more than there is room for: what was taken from a stream must not be lost.
-        len = len.min(pipe.capacity().saturating_sub(pipe.used()).max(1));
+        len = len.min(pipe.room().max(1));
+    }
+    let moved = match (from_pipe, to_pipe) {
+        (Some(a), Some(b)) => by_reference::between_pipes(a, b, len),
+        (Some(end), None) => {
+            by_reference::pipe_to_socket(end, &to, len, flags & SPLICE_F_MORE != 0)
+        }
+        (None, Some(end)) if from.file().seekable() => {
+            by_reference::file_to_pipe(&from, &mut from_at, end, len)
+        }
+        (None, Some(_)) => by_reference::socket_to_pipe(&from, &to, len),
+        (None, None) => None,
+    };
+    if let Some(moved) = moved {
+        return moved;
     }
     transfer(&from, &mut from_at, &to, &mut to_at, len)
 }
@@ -443,7 +395,7 @@ pub fn sys_tee(
     wait_pipe(source, true, nonblock)?;
     wait_pipe(target, false, nonblock)?;
     let pipe = target.pipe();
-    let room = pipe.capacity().saturating_sub(pipe.used());
+    let room = pipe.room();
     let mut sink = VecSink::new(len.min(room).min(source.pipe().used()));
     source.pipe().peek(&mut sink, len)?;
     let bytes = sink.into_bytes();
