@@ -237,6 +237,9 @@ options! {
     Transparent(bool),
     /// `IP_BIND_ADDRESS_NO_PORT`.
     BindAddressNoPort(bool),
+    /// `IP_LOCAL_PORT_RANGE`: of the ports that the system chooses from, the first (low half) and the last that it may; 0 leaves
+    /// that end as it is.
+    LocalPortRange(u32),
     /// `IP_MULTICAST_TTL`.
     MulticastTtl(u8),
     /// `IP_MULTICAST_LOOP`.

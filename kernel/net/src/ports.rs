@@ -51,6 +51,30 @@ impl Binding {
     }
 }
 
+/// A value for `IP_LOCAL_PORT_RANGE`: the first port in the low half, the last in the high one, 0 for none.
+///
+/// # Errors
+/// `EINVAL` when the last lies before the first.
+pub(crate) fn checked(range: u32) -> Result<u32> {
+    let (first, last) = (range & 0xffff, range >> 16);
+    if first != 0 && last != 0 && first > last {
+        return Err(Errno::EINVAL);
+    }
+    Ok(range)
+}
+
+/// The system's range as a socket's `IP_LOCAL_PORT_RANGE` narrows it; ends beyond it do not count.
+pub(crate) fn narrowed((mut first, mut last): (u16, u16), own: u32) -> (u16, u16) {
+    let (own_first, own_last) = (own as u16, (own >> 16) as u16);
+    if (first..=last).contains(&own_first) {
+        first = own_first;
+    }
+    if (first..=last).contains(&own_last) {
+        last = own_last;
+    }
+    (first, last)
+}
+
 struct Group {
     binding: Binding,
     listening: usize,
@@ -211,6 +235,25 @@ mod tests {
             device: 0,
             auto: false,
         }
+    }
+
+    #[test]
+    fn a_socket_narrows_the_range_of_ports() {
+        let of = |first: u32, last: u32| last << 16 | first;
+        let system = (32_768, 60_999);
+        for (own, range) in [
+            (of(0, 0), system),
+            (of(40_000, 40_003), (40_000, 40_003)),
+            (of(40_000, 0), (40_000, 60_999)),
+            (of(0, 40_000), (32_768, 40_000)),
+            (of(100, 200), system),
+            (of(100, 40_000), (32_768, 40_000)),
+            (of(60_000, 65_535), (60_000, 60_999)),
+        ] {
+            assert_eq!(checked(own), Ok(own));
+            assert_eq!(narrowed(system, own), range);
+        }
+        assert_eq!(checked(of(2, 1)), Err(Errno::EINVAL));
     }
 
     #[test]

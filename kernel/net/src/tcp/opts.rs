@@ -50,6 +50,8 @@ pub(crate) struct TcpOpts {
     pub transparent: bool,
     pub bind_no_port: bool,
     pub pacing: u64,
+    /// `IP_LOCAL_PORT_RANGE`.
+    pub port_range: u32,
 }
 
 impl TcpOpts {
@@ -97,6 +99,7 @@ impl TcpOpts {
             transparent: false,
             bind_no_port: false,
             pacing: u64::MAX,
+            port_range: 0,
         }
     }
 

@@ -57,6 +57,7 @@ impl TcpSocket {
             match option {
                 Opt::ReuseAddr(on) => opts.reuse_addr = on,
                 Opt::ReusePort(on) => opts.reuse_port = on,
+                Opt::LocalPortRange(range) => opts.port_range = crate::ports::checked(range)?,
                 Opt::Broadcast(on) => opts.broadcast = on,
                 Opt::DontRoute(on) => opts.dont_route = on,
                 Opt::Timestamp(on) => opts.timestamp = on,
@@ -176,6 +177,7 @@ impl TcpSocket {
         Ok(match name {
             OptName::ReuseAddr => Opt::ReuseAddr(opts.reuse_addr),
             OptName::ReusePort => Opt::ReusePort(opts.reuse_port),
+            OptName::LocalPortRange => Opt::LocalPortRange(opts.port_range),
             OptName::KeepAlive => Opt::KeepAlive(opts.keepalive),
             OptName::Broadcast => Opt::Broadcast(opts.broadcast),
             OptName::DontRoute => Opt::DontRoute(opts.dont_route),

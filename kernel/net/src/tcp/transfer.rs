@@ -51,7 +51,8 @@ impl TcpSocket {
     /// Binds to a port of the system's choice, for `listen` on a socket that is not bound.
     pub(super) fn bind_any(&self, addr: Option<IpAddr>) -> Result<()> {
         let binding = self.binding(addr);
-        let range = self.stack.config().limits.port_range;
+        let own = self.inner.lock().opts().port_range;
+        let range = crate::ports::narrowed(self.stack.config().limits.port_range, own);
         let port = self
             .stack
             .tcp_ports
@@ -117,7 +118,7 @@ impl TcpSocket {
                     .secret(stack.secret, 2)
                     .wrapping_add(stack.random() % 64);
                 let port = stack.tcp_ports.bind_for_connect(
-                    stack.config().limits.port_range,
+                    crate::ports::narrowed(stack.config().limits.port_range, opts.port_range),
                     seed,
                     binding,
                     &mut claim,

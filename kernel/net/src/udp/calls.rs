@@ -66,7 +66,8 @@ impl UdpSocket {
         };
         let table = &self.stack.udp;
         let port = if port == 0 {
-            let range = self.stack.config().limits.port_range;
+            let own = self.inner.lock().opts.port_range;
+            let range = crate::ports::narrowed(self.stack.config().limits.port_range, own);
             table.ports.bind_any(range, self.stack.random(), binding)?
         } else {
             table.ports.bind(port, binding)?;

@@ -52,6 +52,8 @@ type Endpoint = (IpAddr, u16);
 pub(crate) struct UdpOpts {
     pub ip: IpOpts,
     pub reuse_port: bool,
+    /// `IP_LOCAL_PORT_RANGE`.
+    pub port_range: u32,
     pub min_ttl: u8,
     pub min_hops: u8,
     pub orig_dst: bool,
@@ -225,6 +227,7 @@ impl UdpSocket {
         let opts = UdpOpts {
             ip: IpOpts::new(limits),
             reuse_port: false,
+            port_range: 0,
             min_ttl: 0,
             min_hops: 0,
             orig_dst: false,

@@ -35,6 +35,7 @@ impl UdpSocket {
         let opts = &mut inner.opts;
         match option {
             Opt::ReusePort(on) => opts.reuse_port = on,
+            Opt::LocalPortRange(range) => opts.port_range = crate::ports::checked(range)?,
             Opt::UdpCork(on) => {
                 opts.cork = on;
                 if !on {
@@ -68,6 +69,7 @@ impl UdpSocket {
         Ok(match name {
             OptName::Filter => Opt::Filter(self.filter.get()),
             OptName::ReusePort => Opt::ReusePort(opts.reuse_port),
+            OptName::LocalPortRange => Opt::LocalPortRange(opts.port_range),
             OptName::UdpCork => Opt::UdpCork(opts.cork),
             OptName::RxqOvfl => Opt::RxqOvfl(opts.rxq_ovfl),
             OptName::DontFrag6 => Opt::DontFrag6(opts.dont_frag6),

@@ -112,6 +112,7 @@ codecs! {
     SOL_IP 33 MulticastTtl Byte;
     SOL_IP 34 MulticastLoop Bool;
     SOL_IP 49 MulticastAll Bool;
+    SOL_IP 51 LocalPortRange Word;
     SOL_RAW 7 Checksum6 Int;
     SOL_IPV6 7 Checksum6 Int;
     SOL_IPV6 16 UnicastHops Hops;
@@ -184,6 +185,9 @@ fn decode_value(level: i32, number: i32, value: &[u8]) -> Result<Option<Opt>> {
         (SOL_IP, 14) | (SOL_SOCKET, so::SO_INCOMING_CPU)
     ) {
         return Err(Errno::ENOPROTOOPT);
+    }
+    if (level, number) == (SOL_IP, 51) && value.len() != 4 {
+        return Err(Errno::EINVAL);
     }
     if let Some(codec) = codec(level, number) {
         let option = match codec.kind {
@@ -467,6 +471,7 @@ fn encode(option: Opt) -> Vec<u8> {
         | Opt::UserTimeout(v)
         | Opt::FastOpen(v)
         | Opt::NotSentLowat(v)
+        | Opt::LocalPortRange(v)
         | Opt::Mtu(v)
         | Opt::MulticastIf6(v)
         | Opt::Mtu6(v)
