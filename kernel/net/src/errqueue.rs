@@ -2,12 +2,13 @@
 
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
-use core::net::IpAddr;
+use core::net::{IpAddr, SocketAddr};
 
-use errno::Errno;
+use errno::{Errno, Result};
+use iobuf::Sink;
 
 use crate::icmp::IcmpError;
-use crate::socket::ExtendedError;
+use crate::socket::{Control, ExtendedError, MsgFlags, RecvMeta};
 
 /// The most entries of a queue.
 const ENTRIES: usize = 64;
@@ -47,6 +48,28 @@ impl ErrorEntry {
             data: data.to_vec(),
             at: None,
         }
+    }
+
+    /// Gives the packet's data to `sink`, and what `recvmsg` says beside it; `to` is as the socket shows it.
+    ///
+    /// # Errors
+    /// The sink's.
+    pub fn receive(self, sink: &mut dyn Sink, to: SocketAddr) -> Result<RecvMeta> {
+        let len = sink.put(&self.data)?;
+        let cut = if len < self.data.len() {
+            MsgFlags::TRUNC
+        } else {
+            MsgFlags::empty()
+        };
+        Ok(RecvMeta {
+            len,
+            full_len: self.data.len(),
+            from: self.at.is_none().then_some(to),
+            flags: MsgFlags::ERRQUEUE | cut,
+            control: (self.at.map(Control::Timestamp).into_iter())
+                .chain([Control::RecvErr(self.error)])
+                .collect(),
+        })
     }
 }
 

@@ -224,11 +224,11 @@ fn errors_come_back_to_who_asked() {
     send_to(&ping, peer(), &icmp(8, 0, b"x")).unwrap();
     s.advance(0);
     let sent = s.out.pop_back().unwrap();
-    let mut error = vec![11, 0, 0, 0, 0, 0, 0, 0];
-    error.extend(&sent[14..]);
-    let sum = !fold(&error, 0);
-    error[2..4].copy_from_slice(&sum.to_be_bytes());
-    s.inject(&ip_frame(OURS, host(200), host(1), 1, &error));
+    let mut telling = vec![11, 0, 0, 0, 0, 0, 0, 0];
+    telling.extend(&sent[14..]);
+    let sum = !fold(&telling, 0);
+    telling[2..4].copy_from_slice(&sum.to_be_bytes());
+    s.inject(&ip_frame(OURS, host(200), host(1), 1, &telling));
     assert!(ping.poll().contains(Events::ERR));
     assert_eq!(recv(&ping).err(), Some(Errno::EHOSTUNREACH));
     let mut sink = VecSink::new(100);
@@ -239,6 +239,11 @@ fn errors_come_back_to_who_asked() {
     assert_eq!((error.icmp_type, error.origin), (11, 2));
     assert_eq!(error.offender, Some(IpAddr::V4(host(200))));
     assert_eq!(meta.from.unwrap().ip(), IpAddr::V4(peer()));
+    assert!(!meta.flags.contains(MsgFlags::TRUNC));
+    // What does not fit is cut, and said to be.
+    s.inject(&ip_frame(OURS, host(200), host(1), 1, &telling));
+    let meta = ping.recv(&mut VecSink::new(4), MsgFlags::ERRQUEUE).unwrap();
+    assert!(meta.len == 4 && meta.full_len > 4 && meta.flags.contains(MsgFlags::TRUNC));
 }
 
 #[test]

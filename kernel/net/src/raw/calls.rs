@@ -278,17 +278,12 @@ impl RawSocket {
             let entry = inner.errors.take(&mut inner.error).ok_or(Errno::EAGAIN)?;
             (entry, !inner.errors.is_empty())
         };
-        let len = sink.put(&entry.data)?;
+        let from = self.show(entry.to.0, 0, 0);
+        let told = entry.receive(sink, from)?;
         if more {
             self.pollee.notify(Events::ERR);
         }
-        Ok(RecvMeta {
-            len,
-            full_len: entry.data.len(),
-            from: Some(self.show(entry.to.0, 0, 0)),
-            flags: MsgFlags::ERRQUEUE,
-            control: alloc::vec![Control::RecvErr(entry.error)],
-        })
+        Ok(told)
     }
 
     /// The options for one send, with what its control messages say; the source address and interface they ask for.

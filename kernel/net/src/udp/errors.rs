@@ -7,7 +7,7 @@ use super::{Endpoint, UdpSocket};
 use crate::errqueue::ErrorEntry;
 use crate::icmp::IcmpError;
 use crate::poll::Events;
-use crate::socket::{Control, MsgFlags, RecvMeta};
+use crate::socket::RecvMeta;
 
 impl UdpSocket {
     /// An ICMP error about one of this socket's datagrams.
@@ -43,22 +43,11 @@ impl UdpSocket {
             let entry = inner.errors.take(&mut inner.error).ok_or(Errno::EAGAIN)?;
             (entry, !inner.errors.is_empty())
         };
-        let len = sink.put(&entry.data)?;
+        let from = self.show(entry.to.0, entry.to.1);
+        let told = entry.receive(sink, from)?;
         if more {
             self.pollee.notify(Events::ERR);
         }
-        Ok(RecvMeta {
-            len,
-            full_len: entry.data.len(),
-            from: (entry.at.is_none()).then(|| self.show(entry.to.0, entry.to.1)),
-            flags: if len < entry.data.len() {
-                MsgFlags::ERRQUEUE | MsgFlags::TRUNC
-            } else {
-                MsgFlags::ERRQUEUE
-            },
-            control: (entry.at.map(Control::Timestamp).into_iter())
-                .chain([Control::RecvErr(entry.error)])
-                .collect(),
-        })
+        Ok(told)
     }
 }
