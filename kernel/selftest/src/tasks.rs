@@ -69,7 +69,10 @@ pub fn timer() {
             took / 1000,
             time::tsc_khz()
         );
-        assert!(took + 200_000 >= ms * 1_000_000, "a timer expired early");
+        // The first calibration, taken on a host that is busy, may be wrong by a percent or two, and a better one in between
+        // shows it. What `sched` wakes looks at the clock again.
+        let early = 200_000 + ms * 1_000_000 / 50;
+        assert!(took + early >= ms * 1_000_000, "a timer expired early");
         assert!(took < ms * 1_000_000 + 500_000_000, "a timer expired late");
     }
 }
