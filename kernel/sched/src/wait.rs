@@ -85,10 +85,7 @@ impl WaitQueue {
         loop {
             self.join(&me);
             if let Some(value) = condition() {
-                // A wake that came after the condition held may be of another change, meant for the next.
-                if !self.leave(&me) {
-                    self.wake_one();
-                }
+                self.leave_to_the_next(&me);
                 return Ok(value);
             }
             let reason = if interruptible && me.is_interrupted() {
@@ -99,10 +96,7 @@ impl WaitQueue {
                 None
             };
             if let Some(reason) = reason {
-                // A wake that was meant for one thread and found this one goes on to the next.
-                if !self.leave(&me) {
-                    self.wake_one();
-                }
+                self.leave_to_the_next(&me);
                 return Err(reason);
             }
             backend::park(deadline_ns);
@@ -127,6 +121,14 @@ impl WaitQueue {
         self.len.store(waiters.len(), Ordering::SeqCst);
         drop(waiters);
         gone.is_some()
+    }
+
+    /// Leaves without having slept. A wake that found this thread meanwhile goes on to the next: it may be of a change that
+    /// came after the condition held, or of one that this thread does not wait for any more.
+    fn leave_to_the_next(&self, me: &Arc<Thread>) {
+        if !self.leave(me) {
+            self.wake_one();
+        }
     }
 
     /// Whether nobody waits. A condition changed before this call is seen by whoever joins after it.
