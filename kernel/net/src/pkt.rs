@@ -106,23 +106,8 @@ impl RxData {
             }
             RxData::Dense(bytes, start) => sink.put(&bytes[start + from..start + from + len]),
             RxData::Frame { frame, offset, .. } => {
-                let mut room = [0; 256];
-                let mut done = 0;
-                while done < len {
-                    let n = (len - done).min(room.len());
-                    frame.read(*offset as usize + from + done, &mut room[..n]);
-                    match sink.put(&room[..n]) {
-                        Ok(put) => {
-                            done += put;
-                            if put < n {
-                                break;
-                            }
-                        }
-                        Err(error) if done == 0 => return Err(error),
-                        Err(_) => break,
-                    }
-                }
-                Ok(done)
+                let start = *offset as usize + from;
+                sink.put_from(len, &mut |at, room| frame.read(start + at, room))
             }
         }
     }

@@ -40,6 +40,31 @@ pub trait Sink {
         Ok(done)
     }
 
+    /// Appends `len` bytes or as many as fit, and returns how many. `read(at, room)` fills `room` with those from `at` on:
+    /// for memory that can be read but not borrowed, such as a page of the program's.
+    ///
+    /// # Errors
+    /// As [`Sink::put`].
+    fn put_from(&mut self, len: usize, read: &mut dyn FnMut(usize, &mut [u8])) -> Result<usize> {
+        let mut room = [0; 512];
+        let mut done = 0;
+        while done < len {
+            let part = (len - done).min(room.len());
+            read(done, &mut room[..part]);
+            match self.put(&room[..part]) {
+                Ok(moved) => {
+                    done += moved;
+                    if moved < part {
+                        break;
+                    }
+                }
+                Err(error) if done == 0 => return Err(error),
+                Err(_) => break,
+            }
+        }
+        Ok(done)
+    }
+
     /// Appends up to `len` bytes that `copy(offset, destination)` can deliver straight to the
     /// program: `destination` is a user address range of the sink. A sink in kernel memory answers
     /// `None`, and the caller uses [`Sink::put`].
@@ -174,7 +199,7 @@ impl Source for SliceSource<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Sink, SliceSink, SliceSource, Source, VecSink};
+    use super::{Errno, Result, Sink, SliceSink, SliceSource, Source, Vec, VecSink};
 
     #[test]
     fn a_slice_takes_what_fits() {
@@ -192,6 +217,30 @@ mod tests {
         assert_eq!(sink.put(b"abcd"), Ok(3));
         assert_eq!(sink.remaining(), 0);
         assert_eq!(sink.into_bytes(), b"abc");
+    }
+
+    #[test]
+    fn what_cannot_be_borrowed_goes_piece_by_piece() {
+        let bytes: Vec<u8> = (0..1500).map(|n| n as u8).collect();
+        let mut read =
+            |at: usize, room: &mut [u8]| room.copy_from_slice(&bytes[at..at + room.len()]);
+        let mut sink = VecSink::new(2000);
+        assert_eq!(sink.put_from(1500, &mut read), Ok(1500));
+        assert_eq!(sink.put_from(1500, &mut read), Ok(500));
+        assert_eq!(sink.into_bytes(), [&bytes[..], &bytes[..500]].concat());
+        /// Fails when it has taken so much.
+        struct Faulty(usize);
+        impl Sink for Faulty {
+            fn remaining(&self) -> usize {
+                1500
+            }
+            fn put(&mut self, bytes: &[u8]) -> Result<usize> {
+                self.0 = self.0.checked_sub(bytes.len()).ok_or(Errno::EFAULT)?;
+                Ok(bytes.len())
+            }
+        }
+        assert_eq!(Faulty(1100).put_from(1500, &mut read), Ok(1024));
+        assert_eq!(Faulty(100).put_from(1500, &mut read), Err(Errno::EFAULT));
     }
 
     #[test]

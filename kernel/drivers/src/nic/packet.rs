@@ -118,6 +118,31 @@ impl TxSegment {
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
+
+    /// Leaves out the first `by` bytes, of as many as there are.
+    pub fn advance(&mut self, by: usize) {
+        let by = by.min(self.len());
+        match self {
+            TxSegment::Bytes(_, range) => range.start += by,
+            TxSegment::Frame { offset, len, .. } => {
+                *offset += by as u32;
+                *len -= by as u32;
+            }
+        }
+    }
+
+    /// The `len` bytes from `from` on, of as many as there are, by reference.
+    #[must_use]
+    pub fn part(&self, from: usize, len: usize) -> TxSegment {
+        let mut part = self.clone();
+        part.advance(from);
+        let len = len.min(part.len());
+        match &mut part {
+            TxSegment::Bytes(_, range) => range.end = range.start + len,
+            TxSegment::Frame { len: of, .. } => *of = len as u32,
+        }
+        part
+    }
 }
 
 /// What kind of packet is cut.
@@ -281,5 +306,42 @@ impl RxPacket {
             bytes.extend_from_slice(buffer);
         }
         bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_part_of_a_segment_lies_where_the_segment_does() {
+        let bytes: Arc<[u8]> = Arc::from(&b"0123456789"[..]);
+        let whole = TxSegment::Bytes(bytes, 2..9);
+        let TxSegment::Bytes(_, range) = whole.part(3, 2) else {
+            panic!("{whole:?}");
+        };
+        assert_eq!(range, 5..7);
+        assert_eq!(whole.part(3, 99).len(), 4);
+        assert!(whole.part(99, 1).is_empty());
+        let frame = Frame::alloc_zeroed().unwrap();
+        let mut page = TxSegment::Frame {
+            frame,
+            offset: 100,
+            len: 50,
+        };
+        page.advance(20);
+        assert!(
+            matches!(
+                page.part(5, 10),
+                TxSegment::Frame {
+                    offset: 125,
+                    len: 10,
+                    ..
+                }
+            ),
+            "{page:?}"
+        );
+        page.advance(99);
+        assert!(page.is_empty());
     }
 }

@@ -546,21 +546,5 @@ fn put(sink: &mut dyn Sink, frame: &Frame, offset: usize, len: usize) -> Result<
     if let Some(result) = direct {
         return result;
     }
-    let mut bounce = [0; 1024];
-    let mut done = 0;
-    while done < len {
-        let part = (len - done).min(bounce.len());
-        frame.read(offset + done, &mut bounce[..part]);
-        match sink.put(&bounce[..part]) {
-            Ok(moved) => {
-                done += moved;
-                if moved < part {
-                    break;
-                }
-            }
-            Err(error) if done == 0 => return Err(error),
-            Err(_) => break,
-        }
-    }
-    Ok(done)
+    sink.put_from(len, &mut |at, room| frame.read(offset + at, room))
 }

@@ -77,7 +77,7 @@ impl Content {
             self.len -= done;
             first.len = rest;
             if let Kind::Held(segment) = &mut first.kind {
-                advance(segment, done);
+                segment.advance(done);
                 self.held -= usize::from(rest == 0);
             }
             if rest > 0 {
@@ -173,8 +173,8 @@ impl Content {
             let want = first.len.min(left);
             let segment = match &mut first.kind {
                 Kind::Held(segment) => {
-                    let front = front_of(segment, want);
-                    advance(segment, want);
+                    let front = segment.part(0, want);
+                    segment.advance(want);
                     front
                 }
                 _ => {
@@ -233,44 +233,8 @@ fn copy(segment: &TxSegment, limit: usize, sink: &mut dyn Sink) -> Result<usize>
             sink.put(bytes.get(range.start..end).unwrap_or(&[]))
         }
         TxSegment::Frame { frame, offset, .. } => {
-            let mut room = [0; 512];
-            let mut done = 0;
-            while done < want {
-                let part = (want - done).min(room.len());
-                frame.read(*offset as usize + done, &mut room[..part]);
-                match sink.put(&room[..part]) {
-                    Ok(n) => {
-                        done += n;
-                        if n < part {
-                            break;
-                        }
-                    }
-                    Err(error) if done == 0 => return Err(error),
-                    Err(_) => break,
-                }
-            }
-            Ok(done)
-        }
-    }
-}
-
-/// The first `len` bytes of a segment.
-fn front_of(segment: &TxSegment, len: usize) -> TxSegment {
-    let mut front = segment.clone();
-    match &mut front {
-        TxSegment::Bytes(_, range) => range.end = range.start + len,
-        TxSegment::Frame { len: of, .. } => *of = len as u32,
-    }
-    front
-}
-
-/// Drops the first `by` bytes of a segment.
-fn advance(segment: &mut TxSegment, by: usize) {
-    match segment {
-        TxSegment::Bytes(_, range) => range.start += by,
-        TxSegment::Frame { offset, len, .. } => {
-            *offset += by as u32;
-            *len -= by as u32;
+            let start = *offset as usize;
+            sink.put_from(want, &mut |at, room| frame.read(start + at, room))
         }
     }
 }

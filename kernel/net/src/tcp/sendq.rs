@@ -161,17 +161,7 @@ impl SendQueue {
             };
             let skip = (at - chunk.at) as usize;
             let n = (chunk.len() - skip).min((end - at) as usize);
-            into.push(match &chunk.data {
-                TxSegment::Bytes(data, range) => {
-                    let from = range.start + skip;
-                    TxSegment::Bytes(data.clone(), from..from + n)
-                }
-                TxSegment::Frame { frame, offset, .. } => TxSegment::Frame {
-                    frame: frame.clone(),
-                    offset: offset + skip as u32,
-                    len: n as u32,
-                },
-            });
+            into.push(chunk.data.part(skip, n));
             at += n as u64;
             index += 1;
         }
