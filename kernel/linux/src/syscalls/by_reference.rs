@@ -29,34 +29,24 @@ pub(super) fn send_pages(
     from_at: &mut Position,
     to: &OpenFile,
     len: usize,
-) -> Option<Result<usize>> {
-    let socket = socket::file::of(to).ok()?;
-    if !socket.ops().takes_pages() {
-        return None;
-    }
+) -> Result<Option<usize>> {
+    let Some(socket) = taker(to) else {
+        return Ok(None);
+    };
     let nonblock = to.flags().contains(OpenFlags::NONBLOCK);
-    let start = match from_at {
-        Position::Own => from.offset(),
-        Position::At(offset, _) => *offset,
-    };
-    let size = match from.file().metadata() {
-        Ok(metadata) => metadata.size,
-        Err(error) => return Some(Err(error)),
-    };
-    let len = len.min(usize::try_from(size.saturating_sub(start)).unwrap_or(usize::MAX));
+    let start = from_at.start(from);
+    let len = len.min(left(from, start)?);
     let mut total = 0;
     let mut pages = Vec::new();
     let mut failure = None;
     while total < len && failure.is_none() {
         pages.clear();
         let at = start + total as u64;
-        let within = (at % PAGE_SIZE as u64) as usize;
-        let want = (PAGES * PAGE_SIZE - within).min(len - total);
-        let read = pages_of(from, at, want, &mut pages);
-        let read = match read {
+        let want = up_to_pages(at).min(len - total);
+        let read = match pages_of(from, at, want, &mut pages) {
             Ok(0) => break,
             Ok(read) => read,
-            Err(Errno::ENODEV) if total == 0 => return None,
+            Err(Errno::ENODEV) if total == 0 => return Ok(None),
             Err(error) => {
                 failure = Some(error);
                 break;
@@ -66,18 +56,27 @@ pub(super) fn send_pages(
         total += sent;
         failure = stopped;
     }
-    if total == 0
-        && let Some(error) = failure
-    {
-        return Some(Err(error));
+    match failure {
+        Some(error) if total == 0 => Err(error),
+        _ => from_at.pass(from, total).map(|()| Some(total)),
     }
-    from_at.advance(total);
-    let moved = match from_at {
-        // It was read from there, so the offset exists.
-        Position::Own => from.seek(fs::Whence::Current, total as i64).map(|_| ()),
-        Position::At(..) => from_at.store(),
-    };
-    Some(moved.map(|()| total))
+}
+
+/// The socket behind `to`, if it is one whose queue refers to memory that is somebody else's.
+fn taker(to: &OpenFile) -> Option<&socket::file::SocketFile> {
+    let socket = socket::file::of(to).ok()?;
+    socket.ops().takes_pages().then_some(socket)
+}
+
+/// Bytes of the file from `start` on.
+fn left(from: &OpenFile, start: u64) -> Result<usize> {
+    let size = from.file().metadata()?.size;
+    Ok(usize::try_from(size.saturating_sub(start)).unwrap_or(usize::MAX))
+}
+
+/// Bytes from `at` to the end of the last of [`PAGES`].
+fn up_to_pages(at: u64) -> usize {
+    PAGES * PAGE_SIZE - (at % PAGE_SIZE as u64) as usize
 }
 
 /// The pages of a file that hold up to `want` bytes from `at` on.
@@ -102,61 +101,43 @@ pub(super) fn file_to_pipe(
     from_at: &mut Position,
     to: &PipeEnd,
     len: usize,
-) -> Option<Result<usize>> {
-    let start = match from_at {
-        Position::Own => from.offset(),
-        Position::At(offset, _) => *offset,
-    };
-    let size = match from.file().metadata() {
-        Ok(metadata) => metadata.size,
-        Err(error) => return Some(Err(error)),
-    };
-    let left = usize::try_from(size.saturating_sub(start)).unwrap_or(usize::MAX);
-    let within = (start % PAGE_SIZE as u64) as usize;
-    let len = len.min(left).min(PAGES * PAGE_SIZE - within);
+) -> Result<Option<usize>> {
+    let start = from_at.start(from);
+    let len = len.min(left(from, start)?).min(up_to_pages(start));
     let mut pages = Vec::new();
     match pages_of(from, start, len, &mut pages) {
-        Ok(_) => {}
-        Err(Errno::ENODEV) => return None,
-        Err(error) => return Some(Err(error)),
-    }
-    let moved = match to.pipe().push(&mut pages) {
-        // Others filled it meanwhile: to wait again is the copy's.
-        Err(Errno::EAGAIN) => return None,
-        other => pushed(other),
+        Err(Errno::ENODEV) => return Ok(None),
+        read => read?,
     };
-    let moved = moved.and_then(|moved| {
-        from_at.advance(moved);
-        match from_at {
-            // It was read from there, so the offset exists.
-            Position::Own => from.seek(fs::Whence::Current, moved as i64).map(|_| moved),
-            Position::At(..) => from_at.store().map(|()| moved),
-        }
-    });
-    Some(moved)
+    let moved = pushed(to.pipe().push(&mut pages))?;
+    if let Some(moved) = moved {
+        from_at.pass(from, moved)?;
+    }
+    Ok(moved)
 }
 
-/// A pipe without a reader has the program told.
-fn pushed(result: Result<usize>) -> Result<usize> {
-    if result == Err(Errno::EPIPE) {
-        raise::on_thread(SIGPIPE);
+/// What became of a push to a pipe: where there is no reader, the program is told; `None` where others filled the pipe
+/// meanwhile: to wait again is the copy's.
+fn pushed(result: Result<usize>) -> Result<Option<usize>> {
+    match result {
+        Err(Errno::EAGAIN) => Ok(None),
+        Err(Errno::EPIPE) => {
+            raise::on_thread(SIGPIPE);
+            Err(Errno::EPIPE)
+        }
+        other => other.map(Some),
     }
-    result
 }
 
 /// What the pipe `from` holds or refers to, to `to`. `None` where others filled that meanwhile.
-pub(super) fn between_pipes(from: &PipeEnd, to: &PipeEnd, len: usize) -> Option<Result<usize>> {
-    let mut segments = match from.pipe().take(len.min(MOST)) {
-        Ok(segments) if segments.is_empty() => return Some(Ok(0)),
-        Ok(segments) => segments,
-        Err(error) => return Some(Err(error)),
-    };
+pub(super) fn between_pipes(from: &PipeEnd, to: &PipeEnd, len: usize) -> Result<Option<usize>> {
+    let mut segments = from.pipe().take(len.min(MOST))?;
+    if segments.is_empty() {
+        return Ok(Some(0));
+    }
     let moved = to.pipe().push(&mut segments);
     from.pipe().untake(segments);
-    match moved {
-        Err(Errno::EAGAIN) => None,
-        other => Some(pushed(other)),
-    }
+    pushed(moved)
 }
 
 /// What a pipe holds or refers to, to a socket whose queue refers to it then. `None` where the socket cannot.
@@ -165,52 +146,45 @@ pub(super) fn pipe_to_socket(
     to: &OpenFile,
     len: usize,
     more: bool,
-) -> Option<Result<usize>> {
-    let socket = socket::file::of(to).ok()?;
-    if !socket.ops().takes_pages() {
-        return None;
-    }
-    let nonblock = to.flags().contains(OpenFlags::NONBLOCK);
-    let mut segments = match from.pipe().take(len.min(MOST)) {
-        Ok(segments) if segments.is_empty() => return Some(Ok(0)),
-        Ok(segments) => segments,
-        Err(error) => return Some(Err(error)),
+) -> Result<Option<usize>> {
+    let Some(socket) = taker(to) else {
+        return Ok(None);
     };
+    let nonblock = to.flags().contains(OpenFlags::NONBLOCK);
+    let mut segments = from.pipe().take(len.min(MOST))?;
+    if segments.is_empty() {
+        return Ok(Some(0));
+    }
     let (sent, stopped) = socket.send_pages(&mut segments, more, nonblock);
     from.pipe().untake(segments);
-    Some(match stopped {
+    match stopped {
         Some(error) if sent == 0 => Err(error),
-        _ => Ok(sent),
-    })
+        _ => Ok(Some(sent)),
+    }
 }
 
 /// What a stream socket has received, copied once, to memory that the pipe refers to. `None` for other files, and where it is too
 /// little to be worth memory of its own.
-pub(super) fn socket_to_pipe(from: &OpenFile, to: &OpenFile, len: usize) -> Option<Result<usize>> {
-    let end = pipe_of(to)?;
-    let socket = socket::file::of(from).ok()?;
+pub(super) fn socket_to_pipe(from: &OpenFile, to: &OpenFile, len: usize) -> Result<Option<usize>> {
+    let (Some(end), Ok(socket)) = (pipe_of(to), socket::file::of(from)) else {
+        return Ok(None);
+    };
     if !socket.ops().kind().is_stream() {
-        return None;
+        return Ok(None);
     }
     let queued = socket.ops().input_queued().unwrap_or(0);
     let len = len.min(queued).min(MOST);
     if len < PIPE_BUF {
-        return None;
+        return Ok(None);
     }
-    let (bytes, read) = match pipe_content::shared(len, |sink: &mut dyn Sink| from.read(sink)) {
-        Ok(received) => received,
-        Err(error) => return Some(Err(error)),
-    };
-    let pushed = if read < len / 2 {
-        // Somebody else read as well: no large memory for few bytes.
-        Err(Errno::EAGAIN)
-    } else {
-        let bytes = TxSegment::Bytes(bytes.clone(), 0..read);
-        end.pipe().push(&mut Vec::from([bytes]))
-    };
-    Some(match pushed {
-        // What was received must not be lost: it waits for room.
-        Err(_) => to.write(&mut SliceSource::new(&bytes[..read])),
-        pushed => pushed,
-    })
+    let (bytes, read) = pipe_content::shared(len, |sink: &mut dyn Sink| from.read(sink))?;
+    // Less when somebody else read as well: no large memory for few bytes.
+    if read >= len / 2 {
+        let all = TxSegment::Bytes(bytes.clone(), 0..read);
+        if let Ok(moved) = end.pipe().push(&mut Vec::from([all])) {
+            return Ok(Some(moved));
+        }
+    }
+    // What was received must not be lost: it waits for room.
+    to.write(&mut SliceSource::new(&bytes[..read])).map(Some)
 }

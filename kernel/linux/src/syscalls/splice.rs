@@ -85,13 +85,31 @@ impl Position {
         }
     }
 
-    pub fn advance(&mut self, by: usize) {
+    /// The offset that is next.
+    pub fn start(&self, file: &OpenFile) -> u64 {
+        match self {
+            Position::Own => file.offset(),
+            Position::At(offset, _) => *offset,
+        }
+    }
+
+    /// Goes behind `by` bytes of `file` that were taken without reading them, and tells the program if it keeps the offset.
+    pub fn pass(&mut self, file: &OpenFile, by: usize) -> Result<()> {
+        self.advance(by);
+        match self {
+            // They were found there, so the offset exists.
+            Position::Own => file.seek(fs::Whence::Current, by as i64).map(|_| ()),
+            Position::At(..) => self.store(),
+        }
+    }
+
+    fn advance(&mut self, by: usize) {
         if let Position::At(offset, _) = self {
             *offset += by as u64;
         }
     }
 
-    pub fn store(&self) -> Result<()> {
+    fn store(&self) -> Result<()> {
         match self {
             Position::Own => Ok(()),
             Position::At(offset, to) => to.write(&(*offset as i64)),
@@ -212,8 +230,8 @@ pub fn sys_sendfile(
         }
     }
     let len = len.min(MAX_RW_COUNT);
-    if let Some(sent) = by_reference::send_pages(&from, &mut position, &to, len) {
-        return sent;
+    if let Some(sent) = by_reference::send_pages(&from, &mut position, &to, len)? {
+        return Ok(sent);
     }
     transfer(&from, &mut position, &to, &mut Position::Own, len)
 }
@@ -249,11 +267,7 @@ pub fn sys_copy_file_range(
     let mut to_at = Position::read(output_at)?;
     let len = len.min(MAX_RW_COUNT);
     if from_meta.ino == to_meta.ino && from_meta.dev == to_meta.dev {
-        let start = |position: &Position, file: &OpenFile| match position {
-            Position::Own => file.offset(),
-            Position::At(offset, _) => *offset,
-        };
-        let (a, b) = (start(&from_at, &from), start(&to_at, &to));
+        let (a, b) = (from_at.start(&from), to_at.start(&to));
         if a < b.saturating_add(len as u64) && b < a.saturating_add(len as u64) {
             return Err(Errno::EINVAL);
         }
@@ -358,10 +372,10 @@ pub fn sys_splice(
             by_reference::file_to_pipe(&from, &mut from_at, end, len)
         }
         (None, Some(_)) => by_reference::socket_to_pipe(&from, &to, len),
-        (None, None) => None,
+        (None, None) => Ok(None),
     };
-    if let Some(moved) = moved {
-        return moved;
+    if let Some(moved) = moved? {
+        return Ok(moved);
     }
     transfer(&from, &mut from_at, &to, &mut to_at, len)
 }
