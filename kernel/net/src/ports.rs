@@ -28,6 +28,20 @@ pub(crate) struct Binding {
 }
 
 impl Binding {
+    /// To all addresses of IPv4, without options, for tests.
+    #[cfg(test)]
+    pub fn any() -> Binding {
+        Binding {
+            addr: None,
+            ipv6: false,
+            v6only: false,
+            reuse_addr: false,
+            reuse_port: false,
+            device: 0,
+            auto: false,
+        }
+    }
+
     fn takes(&self, ipv4: bool) -> bool {
         match self.addr {
             Some(addr) => addr.is_ipv4() == ipv4,
@@ -225,18 +239,6 @@ mod tests {
     use super::*;
     use crate::hash::Key;
 
-    fn any() -> Binding {
-        Binding {
-            addr: None,
-            ipv6: false,
-            v6only: false,
-            reuse_addr: false,
-            reuse_port: false,
-            device: 0,
-            auto: false,
-        }
-    }
-
     #[test]
     fn a_socket_narrows_the_range_of_ports() {
         let of = |first: u32, last: u32| last << 16 | first;
@@ -261,28 +263,28 @@ mod tests {
         let ports = Ports::new(KeyedState(Key(1, 2)));
         let reuse = Binding {
             reuse_addr: true,
-            ..any()
+            ..Binding::any()
         };
         let one = Binding {
             addr: Some([10, 0, 0, 1].into()),
-            ..any()
+            ..Binding::any()
         };
         let two = Binding {
             addr: Some([10, 0, 0, 2].into()),
-            ..any()
+            ..Binding::any()
         };
         let six = Binding {
             ipv6: true,
-            ..any()
+            ..Binding::any()
         };
         let six_only = Binding {
             ipv6: true,
             v6only: true,
-            ..any()
+            ..Binding::any()
         };
         ports.bind(1, one).unwrap();
         ports.bind(1, two).unwrap();
-        assert_eq!(ports.bind(1, any()), Err(Errno::EADDRINUSE));
+        assert_eq!(ports.bind(1, Binding::any()), Err(Errno::EADDRINUSE));
         assert_eq!(ports.bind(1, six), Err(Errno::EADDRINUSE));
         ports.bind(1, six_only).unwrap();
         // Both reuse the address: fine until one listens.
@@ -300,10 +302,10 @@ mod tests {
             },
         );
         ports.bind(3, reuse).unwrap();
-        assert_eq!(ports.bind(3, any()), Err(Errno::EADDRINUSE));
+        assert_eq!(ports.bind(3, Binding::any()), Err(Errno::EADDRINUSE));
         let spread = Binding {
             reuse_port: true,
-            ..any()
+            ..Binding::any()
         };
         for _ in 0..3 {
             ports.bind(4, spread).unwrap();
@@ -320,7 +322,7 @@ mod tests {
         let ports = Ports::new(KeyedState(Key(1, 2)));
         let auto = Binding {
             auto: true,
-            ..any()
+            ..Binding::any()
         };
         let range = (100, 101);
         let mut used = alloc::vec![];
@@ -336,6 +338,9 @@ mod tests {
         );
         // Another peer: the same ports again.
         assert!(ports.bind_for_connect(range, 7, auto, |_| true).is_ok());
-        assert_eq!(ports.bind_any(range, 0, any()), Err(Errno::EADDRINUSE));
+        assert_eq!(
+            ports.bind_any(range, 0, Binding::any()),
+            Err(Errno::EADDRINUSE)
+        );
     }
 }

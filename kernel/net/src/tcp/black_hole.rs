@@ -4,6 +4,7 @@
 //! loss is not held for congestion.
 
 use alloc::boxed::Box;
+use core::ops::Range;
 
 use super::header::{ACK, LEN};
 use super::tcb::{Ca, Sent, Tcb};
@@ -76,11 +77,9 @@ impl Tcb {
 
     /// The largest packet there is use for, were there no hole.
     fn largest(&self) -> u32 {
-        let mss = match self.opts.maxseg {
-            0 => self.peer_mss,
-            n => self.peer_mss.min(n),
-        };
-        self.dst.mtu.min(mss + (self.ip_len() + LEN) as u32)
+        self.dst
+            .mtu
+            .min(self.agreed_mss() + (self.ip_len() + LEN) as u32)
     }
 
     /// The size to try next, if a search is on or due.
@@ -123,11 +122,7 @@ impl Tcb {
         };
         let len = size - self.headers().min(size);
         let need = len + FOLLOWERS * self.mss;
-        let window = self
-            .snd_una
-            .wrapping_add(self.snd_wnd)
-            .wrapping_sub(self.snd_nxt);
-        let window = if (window as i32) < 0 { 0 } else { window };
+        let window = self.usable_window();
         if len <= self.mss || self.unsent() < need || window < need || self.cc.cwnd < need {
             return Probing::No;
         }
@@ -170,11 +165,7 @@ impl Tcb {
             return lost;
         }
         let (mut there, mut missing) = (true, false);
-        let first = self.sent.partition_point(|s| seq::le(s.end, probe.seq));
-        for sent in self.sent.range(first..) {
-            if seq::ge(sent.seq, probe.end) {
-                break;
-            }
+        for sent in self.sent.range(self.pieces_of(probe)) {
             there &= sent.is(Sent::SACKED);
             missing |= sent.is(Sent::LOST);
         }
@@ -185,6 +176,13 @@ impl Tcb {
             return lost && !alone;
         }
         lost
+    }
+
+    /// Where it is in the list of what is on its way.
+    fn pieces_of(&self, probe: Probe) -> Range<usize> {
+        let first = self.sent.partition_point(|s| seq::le(s.end, probe.seq));
+        let end = self.sent.partition_point(|s| seq::lt(s.seq, probe.end));
+        first..end.max(first)
     }
 
     fn probe_passed(&mut self, stack: &Stack, size: u32) {
@@ -206,11 +204,8 @@ impl Tcb {
             hole.high = probe.size;
         }
         let mut of_probe = 0;
-        let first = self.sent.partition_point(|s| seq::le(s.end, probe.seq));
-        for sent in self.sent.range_mut(first..) {
-            if seq::ge(sent.seq, probe.end) {
-                break;
-            }
+        let pieces = self.pieces_of(probe);
+        for sent in self.sent.range_mut(pieces) {
             if sent.is(Sent::SACKED) {
                 continue;
             }

@@ -159,11 +159,7 @@ impl Tcb {
                 Held::Busy
             }
         } else {
-            let window = self
-                .snd_una
-                .wrapping_add(self.snd_wnd)
-                .wrapping_sub(self.snd_nxt);
-            let closed = (window as i32) < 0 || window < unsent.min(self.mss);
+            let closed = self.usable_window() < unsent.min(self.mss);
             if closed && self.pipe() < self.cc.cwnd {
                 Held::Window
             } else {

@@ -27,5 +27,6 @@ mod timer;
 pub(crate) mod timewait;
 mod transfer;
 mod urgent;
+mod window;
 
 pub use socket::TcpSocket;

@@ -447,13 +447,18 @@ impl Tcb {
         if self.key.remote.is_ipv4() { 20 } else { 40 }
     }
 
+    /// The peer's MSS, or `TCP_MAXSEG` where that is less.
+    pub(super) fn agreed_mss(&self) -> u32 {
+        match self.opts.maxseg {
+            0 => self.peer_mss,
+            n => self.peer_mss.min(n),
+        }
+    }
+
     /// Sizes segments by the peer's MSS, the path's MTU, `TCP_MAXSEG` and our options.
     pub fn update_mss(&mut self) {
         let path = (self.path_mtu() as usize).saturating_sub(self.ip_len() + LEN) as u32;
-        let mut mss = self.peer_mss.min(path);
-        if self.opts.maxseg != 0 {
-            mss = mss.min(self.opts.maxseg);
-        }
+        let mut mss = self.agreed_mss().min(path);
         if self.ts_ok {
             mss = mss.saturating_sub(12);
         }

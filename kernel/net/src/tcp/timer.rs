@@ -218,17 +218,11 @@ impl Tcb {
     fn on_probe(&mut self, stack: &Stack, now: u64) {
         // New data is the better probe; else the last segment again.
         let before = self.snd_nxt;
-        if self.unsent() > 0 {
-            let window_left = self
-                .snd_una
-                .wrapping_add(self.snd_wnd)
-                .wrapping_sub(self.snd_nxt);
-            if (window_left as i32) > 0 {
-                let cwnd = self.cc.cwnd;
-                self.cc.cwnd = self.pipe() + self.mss;
-                self.send_new(stack, now, true);
-                self.cc.cwnd = cwnd;
-            }
+        if self.unsent() > 0 && self.usable_window() > 0 {
+            let cwnd = self.cc.cwnd;
+            self.cc.cwnd = self.pipe() + self.mss;
+            self.send_new(stack, now, true);
+            self.cc.cwnd = cwnd;
         }
         if self.snd_nxt != before {
             stack.counters().loss_probes.bump();
@@ -275,11 +269,7 @@ impl Tcb {
         self.retransmits += 1;
         self.rtt.backoff = (self.rtt.backoff + 1).min(10);
         stack.counters().win_probe.bump();
-        let window = self
-            .snd_una
-            .wrapping_add(self.snd_wnd)
-            .wrapping_sub(self.snd_nxt);
-        if window > 0 && (window as i32) > 0 {
+        if self.usable_window() > 0 {
             // A sliver of a window: fill it.
             self.send_new(stack, now, true);
         }

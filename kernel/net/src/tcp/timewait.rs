@@ -32,15 +32,7 @@ impl TimeWait {
     #[cfg(test)]
     pub fn until(expires_ns: u64) -> TimeWait {
         TimeWait {
-            binding: Binding {
-                addr: None,
-                ipv6: false,
-                v6only: false,
-                reuse_addr: false,
-                reuse_port: false,
-                device: 0,
-                auto: false,
-            },
+            binding: Binding::any(),
             expires_ns,
             queued_ns: expires_ns,
             snd_nxt: 0,
