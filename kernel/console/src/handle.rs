@@ -60,6 +60,13 @@ pub struct Admitted {
     pub body_limit: usize,
 }
 
+impl Admitted {
+    /// Whether whoever asked has shown the token. What is open to all may yet show it, in its body.
+    pub fn has_token(&self) -> bool {
+        !self.found.route.open
+    }
+}
+
 /// A refusal, and whether whoever asked has shown the token.
 pub struct Refused {
     /// What to answer.

@@ -11,13 +11,16 @@
 
 extern crate alloc;
 
+mod allowance;
 mod auth;
 mod error;
+mod guard;
 mod handle;
 #[cfg(not(target_os = "none"))]
 pub mod hosted;
 mod http;
 mod hub;
+mod line;
 mod openapi;
 mod page;
 mod query;

@@ -95,6 +95,10 @@ impl Transport for SecureTransport {
         self.flush(deadline_ns)
     }
 
+    fn recognize(&mut self) {
+        self.inner.recognize();
+    }
+
     fn is_closed(&mut self) -> bool {
         self.tls.has_ended() || self.inner.is_closed()
     }

@@ -220,12 +220,15 @@ impl Conversation<'_> {
             Ok(request) => request,
             Err(refused) => {
                 if !refused.stranger {
-                    self.client.known.store(true, Ordering::Relaxed);
+                    self.recognize();
                 }
                 let bodiless = head.framing == Framing::Length(0);
                 return self.write(&head, refused.answer, head.keep_alive && bodiless);
             }
         };
+        if request.has_token() {
+            self.recognize();
+        }
         let body = match self.body(&head, request.body_limit)? {
             Ok(body) => body,
             Err(error) => return self.write(&head, error.into(), false),
@@ -236,9 +239,17 @@ impl Conversation<'_> {
         };
         drop(body);
         if answer.status != 401 {
-            self.client.known.store(true, Ordering::Relaxed);
+            self.recognize();
         }
         self.write(&head, answer, head.keep_alive)
+    }
+
+    /// Whoever it is has shown the token.
+    fn recognize(&mut self) {
+        if !self.client.known.swap(true, Ordering::Relaxed) {
+            turn::recognize();
+            self.transport.recognize();
+        }
     }
 
     fn head(&mut self, reader: &mut HeadReader) -> Result<Head, End> {

@@ -12,6 +12,7 @@ use errno::Errno;
 use iobuf::{SliceSink, SliceSource};
 use net::{Events, Family, MsgFlags, Opt, SendMeta, Shutdown, Socket, Stack, TcpSocket};
 
+use crate::guard::{Guard, Pass};
 use crate::transport::{Gone, Incoming, Listener, Received, Remote, Transport};
 use crate::turn;
 
@@ -38,6 +39,7 @@ pub struct Place {
 pub struct SocketListener {
     stack: Arc<Stack>,
     socket: Arc<dyn Socket>,
+    guard: Arc<Guard>,
     place: Place,
     index: u32,
     told: bool,
@@ -82,9 +84,14 @@ impl SocketListener {
             socket.listen(BACKLOG)
         })();
         opened.map_err(|error: Errno| format!("{address} cannot be listened on: {error}"))?;
+        let guard = Arc::new(Guard::default());
+        stack
+            .guard_port(place.port, guard.clone())
+            .map_err(|_| "another port is guarded already")?;
         Ok(SocketListener {
             stack: stack.clone(),
             socket,
+            guard,
             place,
             index,
             told: false,
@@ -144,11 +151,17 @@ impl Listener for SocketListener {
             let _ = client.set_option(Opt::KeepIdle(60));
             let _ = client.set_option(Opt::NoDelay(true));
             let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
+            let shared = Arc::new(Shared {
+                socket: client,
+                woken: AtomicBool::new(false),
+            });
             return Some(Incoming {
-                transport: Box::new(SocketTransport(Arc::new(Shared {
-                    socket: client,
-                    woken: AtomicBool::new(false),
-                }))),
+                transport: Box::new(SocketTransport {
+                    shared,
+                    guard: self.guard.clone(),
+                    peer,
+                    pass: None,
+                }),
                 peer: format!("{peer}"),
             });
         }
@@ -186,11 +199,17 @@ impl Shared {
 }
 
 /// A client's connection over a socket.
-struct SocketTransport(Arc<Shared>);
+struct SocketTransport {
+    shared: Arc<Shared>,
+    guard: Arc<Guard>,
+    peer: SocketAddr,
+    /// Once the token was shown.
+    pass: Option<Pass>,
+}
 
 impl Transport for SocketTransport {
     fn receive(&mut self, into: &mut [u8], deadline_ns: u64) -> Received {
-        let Shared { socket, woken } = &*self.0;
+        let Shared { socket, woken } = &*self.shared;
         let result = socket.pollee().wait(Some(deadline_ns), || {
             if woken.swap(false, Ordering::SeqCst) {
                 return Some(Received::Woken);
@@ -209,7 +228,7 @@ impl Transport for SocketTransport {
     }
 
     fn send(&mut self, bytes: &[u8], deadline_ns: u64) -> Result<(), Gone> {
-        let socket = &self.0.socket;
+        let socket = &self.shared.socket;
         let meta = SendMeta {
             flags: MsgFlags::DONTWAIT | MsgFlags::NOSIGNAL,
             ..SendMeta::default()
@@ -228,7 +247,7 @@ impl Transport for SocketTransport {
                     turn::pause();
                 }
                 Ok(Err(_)) | Err(_) => {
-                    self.0.forget();
+                    self.shared.forget();
                     return Err(Gone);
                 }
             }
@@ -236,22 +255,27 @@ impl Transport for SocketTransport {
         Ok(())
     }
 
+    fn recognize(&mut self) {
+        let guard = &self.guard;
+        self.pass.get_or_insert_with(|| Pass::new(guard, self.peer));
+    }
+
     fn is_closed(&mut self) -> bool {
         let gone = Events::HUP | Events::ERR | Events::RDHUP;
-        self.0.socket.poll().intersects(gone)
+        self.shared.socket.poll().intersects(gone)
     }
 
     fn finish(&mut self) {
-        let _ = self.0.socket.shutdown(Shutdown::Write);
+        let _ = self.shared.socket.shutdown(Shutdown::Write);
     }
 
     fn remote(&self) -> Arc<dyn Remote> {
-        self.0.clone()
+        self.shared.clone()
     }
 }
 
 impl Drop for SocketTransport {
     fn drop(&mut self) {
-        self.0.socket.close();
+        self.shared.socket.close();
     }
 }

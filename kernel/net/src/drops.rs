@@ -110,6 +110,7 @@ pub(crate) fn by_reason(stack: &Stack) -> Vec<(String, Leaf)> {
         all.push((format!("{}_receive", link.name), link.counters.rx_dropped));
         all.push((format!("{}_transmit", link.name), link.counters.tx_dropped));
     }
+    all.push(("tcp_guarded_port".into(), stack.guarded.dropped()));
     let leaf = |count| Leaf::fixed(Value::integer(count)).counter().unit("packets");
     let shown = all.into_iter();
     shown

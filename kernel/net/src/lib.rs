@@ -24,6 +24,7 @@ mod errqueue;
 mod flow;
 mod frag;
 mod gro;
+mod guard;
 mod hash;
 mod icmp;
 mod icmp6;
@@ -58,6 +59,7 @@ pub use drivers::nic;
 pub use sched::poll;
 
 pub use config::{Cidr, Config, IfConfig, Ipv4Config, Ipv6Config, Lease, Limits};
+pub use guard::Guard;
 pub use option::{
     Congestion, GroupFilter, Membership, MtuDiscover, Opt, OptName, SourceMembership,
 };

@@ -14,6 +14,7 @@ use crate::config::{Cidr, Config, IfConfig, Ipv4Config, Lease};
 use crate::dhcp::Dhcp;
 use crate::dhcp6::Dhcp6;
 use crate::flow::{FlowTable, Found, KeyedState};
+use crate::guard::Guarded;
 use crate::hash::Key;
 use crate::iface::{IfAddr, Interface};
 use crate::loopback::Loopback;
@@ -77,6 +78,7 @@ pub struct Stack {
     pub(crate) neighbour_cache: Neighbours,
     pub(crate) flows: FlowTable,
     pub(crate) listeners: Listeners,
+    pub(crate) guarded: Guarded,
     pub(crate) tcp_ports: Ports,
     pub(crate) tcp_defaults: TcpDefaults,
     /// Of servers, for Fast Open.
@@ -126,6 +128,7 @@ impl Stack {
             neighbour_cache: Neighbours::new(config.limits.neighbours, keyed),
             flows: FlowTable::new(table_key),
             listeners: Listeners::default(),
+            guarded: Guarded::default(),
             tcp_ports: Ports::new(keyed),
             tcp_defaults: TcpDefaults::new(&config.limits),
             cookies: Jar::new(keyed),

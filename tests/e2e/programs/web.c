@@ -1,6 +1,8 @@
 // A web server of one thread on port 8000 that keeps connections. `/worst` answers by how many microseconds a second thread,
-// which sleeps a millisecond again and again, was late at worst since it was asked last. `/spin` has it want a whole CPU from then on.
+// which sleeps a millisecond again and again, was late at worst since it was asked last.
+// `/work` takes a million instructions first; `/proc/...` answers with that file.
 #define _GNU_SOURCE
+#include <fcntl.h>
 #include <netinet/in.h>
 #include <pthread.h>
 #include <stdatomic.h>
@@ -32,29 +34,29 @@ static void *sleeper(void *arg)
     return arg;
 }
 
-static void *spinner(void *arg)
-{
-    for (;;)
-        __asm__ volatile("");
-    return arg;
-}
-
 // The requests are small and come whole.
 static void answer(int fd)
 {
-    char request[2048], reply[160], body[32];
-    ssize_t got = read(fd, request, sizeof request);
+    char request[2049], reply[4224], body[4096];
+    ssize_t got = read(fd, request, sizeof request - 1);
     if (got < 16) {
         close(fd);
         return;
     }
+    request[got] = 0;
     int size = snprintf(body, sizeof body, "Hello\n");
     if (memcmp(request, "GET /worst", 10) == 0)
         size = snprintf(body, sizeof body, "%ld\n", atomic_exchange(&worst, 0));
-    pthread_t thread;
-    if (memcmp(request, "GET /spin", 9) == 0 && pthread_create(&thread, NULL, spinner, NULL) != 0)
-        size = snprintf(body, sizeof body, "no thread\n");
-    int length = snprintf(reply, sizeof reply, "HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s", size, body);
+    if (memcmp(request, "GET /work", 9) == 0)
+        for (int i = 0; i < 500000; i++)
+            __asm__ volatile("");
+    if (memcmp(request, "GET /proc/", 10) == 0) {
+        *strchr(request + 4, ' ') = 0;
+        int file = open(request + 4, O_RDONLY);
+        size = read(file, body, sizeof body);
+        close(file);
+    }
+    int length = snprintf(reply, sizeof reply, "HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%.*s", size, size, body);
     if (write(fd, reply, length) != length)
         close(fd);
 }

@@ -4,6 +4,7 @@
 //! starts ends with it.
 #![forbid(unsafe_code)]
 
+pub mod attack;
 pub mod browser;
 pub mod console;
 pub mod programs;
@@ -11,6 +12,7 @@ pub mod programs;
 use anyhow::{Context, Result, bail};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
@@ -45,6 +47,8 @@ pub fn tool() -> PathBuf {
 pub struct Ops {
     home: Arc<TempDir>,
     folder: Arc<TempDir>,
+    /// Where programs are looked for, if not as usual.
+    path: Option<std::ffi::OsString>,
 }
 
 /// How a finished run ended.
@@ -71,7 +75,31 @@ impl Ops {
         Ok(Ops {
             home: Arc::new(tempfile::tempdir()?),
             folder: Arc::new(tempfile::tempdir()?),
+            path: None,
         })
+    }
+
+    /// One whose machines run on QEMU's counted time: an instruction takes a nanosecond times two to the power of `shift`. What they do is
+    /// measured in their own time then, however busy the host is. Run with `--accel=false`.
+    pub fn counted(shift: u32) -> Result<Ops> {
+        let mut ops = Ops::new()?;
+        let path = std::env::var_os("PATH").context("a PATH")?;
+        let mut folders: Vec<PathBuf> = std::env::split_paths(&path).collect();
+        let qemu = "qemu-system-x86_64";
+        let found = folders.iter().map(|folder| folder.join(qemu));
+        let found = found.into_iter().find(|path| path.is_file());
+        let found = found.context("QEMU is not installed")?;
+        // It counts on one thread only.
+        let script = format!(
+            "#!/bin/bash\nexec {} \"${{@/thread=multi/thread=single}}\" -icount shift={shift}\n",
+            found.display()
+        );
+        let wrapper = ops.home.path().join(qemu);
+        std::fs::write(&wrapper, script)?;
+        std::fs::set_permissions(&wrapper, std::fs::Permissions::from_mode(0o755))?;
+        folders.insert(0, ops.home.path().to_owned());
+        ops.path = Some(std::env::join_paths(folders)?);
+        Ok(ops)
     }
 
     /// A fresh home that shares the packages already built by earlier tests of this checkout.
@@ -117,6 +145,9 @@ impl Ops {
             .env_remove("OPS_DEFAULT_CONFIG")
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
+        if let Some(path) = &self.path {
+            command.env("PATH", path);
+        }
         command
     }
 

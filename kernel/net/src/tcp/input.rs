@@ -1,7 +1,7 @@
 //! A segment that arrives: to its connection, and through RFC 9293 §3.10.7 with the safeguards of
 //! RFC 5961 (challenge acknowledgements) and RFC 7323 (timestamps against old duplicates).
 
-use core::net::IpAddr;
+use core::net::{IpAddr, SocketAddr};
 
 use errno::Errno;
 
@@ -30,7 +30,7 @@ pub(crate) fn input(stack: &Stack, meta: &IpMeta, mut packet: InPacket, now: u64
     let counters = stack.counters();
     counters.tcp_in_segs.bump();
     packet.pull(meta.l4 + meta.len.min(60));
-    let Some(mut segment) = packet
+    let Some(segment) = packet
         .head()
         .get(meta.l4..)
         .and_then(|bytes| Segment::parse(bytes, meta.len))
@@ -38,6 +38,19 @@ pub(crate) fn input(stack: &Stack, meta: &IpMeta, mut packet: InPacket, now: u64
         counters.tcp_in_errs.bump();
         return;
     };
+    match stack.guarded.at(segment.lport) {
+        None => take(stack, meta, packet, segment, now),
+        Some(port) => {
+            let remote = SocketAddr::new(meta.src, segment.rport);
+            port.pass(stack, remote, now, || {
+                take(stack, meta, packet, segment, now)
+            });
+        }
+    }
+}
+
+fn take(stack: &Stack, meta: &IpMeta, packet: InPacket, mut segment: Segment, now: u64) {
+    let counters = stack.counters();
     if packet.csum == RxChecksum::Unknown {
         let pseudo = Sum::pseudo(meta.src, meta.dst, proto::TCP, meta.len);
         if packet.sum(meta.l4, Parts::after(pseudo)).sum().folded() != 0xffff {

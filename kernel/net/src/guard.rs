@@ -1,0 +1,82 @@
+//! A TCP port whose packets may cost only so much: whoever looks after it is asked before a segment is taken, and told how long
+//! it took.
+
+use alloc::sync::Arc;
+use core::net::SocketAddr;
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use errno::{Errno, Result};
+use machine::sync::Once;
+
+use crate::stack::Stack;
+
+/// Decides what of a port's packets is taken. Both are called on the path of packets: they neither block nor call the engine.
+pub trait Guard: Send + Sync {
+    /// Whether a segment from `remote` may be taken now; it is dropped otherwise, as if it had been lost on the way.
+    fn admits(&self, remote: SocketAddr) -> bool;
+
+    /// What was done because of a segment from `remote`, from its card on, took so long, in nanoseconds.
+    fn took(&self, remote: SocketAddr, ns: u64);
+}
+
+/// The port that is guarded, if one is.
+#[derive(Default)]
+pub(crate) struct Guarded {
+    port: Once<Port>,
+}
+
+/// See [`Guarded`].
+pub(crate) struct Port {
+    port: u16,
+    guard: Arc<dyn Guard>,
+    dropped: AtomicU64,
+    /// When the last segment was done with.
+    done_at: AtomicU64,
+}
+
+impl Guarded {
+    /// Whoever guards `port`.
+    pub fn at(&self, port: u16) -> Option<&Port> {
+        self.port.get().filter(|guarded| guarded.port == port)
+    }
+
+    /// How many segments were not taken.
+    pub fn dropped(&self) -> u64 {
+        self.port
+            .get()
+            .map_or(0, |port| port.dropped.load(Ordering::Relaxed))
+    }
+}
+
+impl Port {
+    /// Takes a segment from `remote` by `take`, or drops it. It is of a batch that was begun with at `begun`: what was done with
+    /// it up to here counts as well.
+    pub fn pass(&self, stack: &Stack, remote: SocketAddr, begun: u64, take: impl FnOnce()) {
+        if !self.guard.admits(remote) {
+            self.dropped.fetch_add(1, Ordering::Relaxed);
+            self.done_at.store(stack.now(), Ordering::Relaxed);
+            return;
+        }
+        let begun = self.done_at.load(Ordering::Relaxed).max(begun);
+        take();
+        let now = stack.now();
+        self.done_at.store(now, Ordering::Relaxed);
+        self.guard.took(remote, now.saturating_sub(begun));
+    }
+}
+
+impl Stack {
+    /// Has `guard` asked for each TCP segment to `port`, from now on for good.
+    ///
+    /// # Errors
+    /// `EBUSY` when a port is guarded already.
+    pub fn guard_port(&self, port: u16, guard: Arc<dyn Guard>) -> Result<()> {
+        let port = Port {
+            port,
+            guard,
+            dropped: AtomicU64::new(0),
+            done_at: AtomicU64::new(0),
+        };
+        self.guarded.port.set(port).map_err(|_| Errno::EBUSY)
+    }
+}
