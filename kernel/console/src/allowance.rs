@@ -1,9 +1,13 @@
 //! The CPU time that a class of clients may use.
 
 /// How much CPU time can be saved up, in nanoseconds: for opening the page on a busy machine.
-const SAVED_NS: i64 = 20_000_000;
-/// How far it may be overdrawn for what takes little, in nanoseconds; what is begun is done.
+const SAVED_NS: i64 = 100_000_000;
+/// For each nanosecond that a CPU idles, so many may be used: four fifths of what the program leaves.
+const IDLE: u64 = 4;
+/// How far it may be overdrawn by those that may, in nanoseconds; what is begun is done.
 const OVERDRAWN_NS: i64 = 20_000_000;
+/// How far it may be overdrawn by packets: less, so that threads never wait because of packets alone.
+const PACKETS_NS: i64 = 10_000_000;
 /// The longest sleep before a look whether the CPUs have idled, in nanoseconds.
 const NAP_NS: u64 = 10_000_000;
 /// The shortest.
@@ -29,7 +33,7 @@ impl Clocks {
     }
 }
 
-/// The CPU time that may be used: a part of what passes, and what the CPUs idle meanwhile.
+/// The CPU time that may be used: a part of what passes, and most of what the CPUs idle meanwhile.
 #[derive(Debug)]
 pub struct Allowance {
     /// Where the program wants the whole CPU, it is one part in so many.
@@ -41,7 +45,7 @@ pub struct Allowance {
 }
 
 impl Allowance {
-    /// Nothing, and one part in `part` of the time from the start of the clocks on.
+    /// All that can be saved up, and one part in `part` of the time from the start of the clocks on.
     pub const fn new(part: u64) -> Allowance {
         let until = Clocks {
             now_ns: 0,
@@ -49,7 +53,7 @@ impl Allowance {
         };
         Allowance {
             part,
-            left_ns: 0,
+            left_ns: SAVED_NS,
             until,
         }
     }
@@ -61,7 +65,8 @@ impl Allowance {
         // What is less than a nanosecond's worth is for the next time.
         self.until.now_ns += parts * self.part;
         self.until.idle_ns += idle;
-        let more = i64::try_from(parts.saturating_add(idle)).unwrap_or(i64::MAX);
+        let more =
+            i64::try_from(parts.saturating_add(idle.saturating_mul(IDLE))).unwrap_or(i64::MAX);
         self.left_ns = self.left_ns.saturating_add(more).min(SAVED_NS);
     }
 
@@ -71,10 +76,16 @@ impl Allowance {
         self.left_ns = self.left_ns.saturating_sub(ns);
     }
 
-    /// How long to sleep before there may be some again; `None` if there is, or if it is not overdrawn far and may be, for
-    /// what takes `little`.
-    pub fn nap_ns(&self, little: bool) -> Option<u64> {
-        let bound = if little { OVERDRAWN_NS } else { 0 };
+    /// Takes what packets used, as far as they may.
+    pub fn use_up_to_debt(&mut self, ns: u64) {
+        let left_ns = self.left_ns;
+        self.use_up(ns);
+        self.left_ns = self.left_ns.max(left_ns.min(-PACKETS_NS));
+    }
+
+    /// How long to sleep before there may be some again; `None` if there is, or if it `may_be_overdrawn` and is not far.
+    pub fn nap_ns(&self, may_be_overdrawn: bool) -> Option<u64> {
+        let bound = if may_be_overdrawn { OVERDRAWN_NS } else { 0 };
         let missing = (self.left_ns.saturating_add(bound)).min(0).unsigned_abs();
         let enough = missing.saturating_mul(self.part);
         (missing > 0).then(|| enough.clamp(SHORTEST_NAP_NS, NAP_NS))
@@ -93,9 +104,15 @@ mod tests {
     const MS: u64 = 1_000_000;
     const PART: u64 = 50;
 
+    fn empty() -> Allowance {
+        let mut allowance = Allowance::new(PART);
+        allowance.use_up(SAVED_NS.unsigned_abs());
+        allowance
+    }
+
     #[test]
     fn a_part_of_a_busy_cpu_is_used_and_no_more() {
-        let (mut allowance, mut now_ns, mut used) = (Allowance::new(PART), 0, 0);
+        let (mut allowance, mut now_ns, mut used) = (empty(), 0, 0);
         while now_ns < 100_000 * MS {
             allowance.add(Clocks { now_ns, idle_ns: 0 });
             match allowance.nap_ns(false) {
@@ -113,31 +130,35 @@ mod tests {
     }
 
     #[test]
-    fn an_idle_cpu_is_used_for_as_long_as_it_idles() {
-        let mut allowance = Allowance::new(PART);
-        allowance.use_up(10 * MS);
+    fn most_of_what_a_cpu_idles_is_used() {
+        let mut allowance = empty();
+        allowance.use_up(20 * MS);
         assert!(allowance.nap_ns(false).is_some());
         let clocks = Clocks {
-            now_ns: 5 * MS,
-            idle_ns: 10 * MS,
+            now_ns: 25 * MS,
+            idle_ns: 5 * MS,
         };
         allowance.add(clocks);
         assert_eq!(allowance.nap_ns(false), None);
     }
 
     #[test]
-    fn it_is_not_overdrawn_far() {
-        let mut allowance = Allowance::new(PART);
-        allowance.use_up(20 * MS);
+    fn it_is_not_overdrawn_far_and_by_packets_less() {
+        let mut allowance = empty();
+        allowance.use_up_to_debt(50 * MS);
+        assert!(!allowance.has_left());
+        assert_eq!(allowance.nap_ns(true), None);
+        allowance.use_up(10 * MS);
         assert_eq!(allowance.nap_ns(true), None);
         allowance.use_up(1);
+        allowance.use_up_to_debt(50 * MS);
         assert_eq!(allowance.nap_ns(true), Some(SHORTEST_NAP_NS));
         assert_eq!(allowance.nap_ns(false), Some(NAP_NS));
     }
 
     #[test]
     fn little_is_saved_up_and_no_time_is_lost() {
-        let mut allowance = Allowance::new(PART);
+        let mut allowance = empty();
         for now_ns in 0..=100 * PART {
             allowance.add(Clocks { now_ns, idle_ns: 0 });
         }

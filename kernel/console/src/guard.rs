@@ -1,5 +1,5 @@
-//! What the packets of the console's port may cost: they are charged as all that is done for its clients, and strangers' are
-//! dropped while their allowance is used up. TCP sends them again later, ever more slowly.
+//! What the packets of the console's port may cost: they are charged as all that is done for its clients, and while the
+//! strangers' allowance is used up, no connection is opened. Who is refused asks again later, ever more slowly.
 
 use alloc::collections::BTreeSet;
 use alloc::sync::Arc;
@@ -9,7 +9,7 @@ use machine::sync::SpinLock;
 
 use crate::turn::Class;
 
-/// The clients whose packets are let through always: of those who have shown the token, no more come than are answered.
+/// The clients who have shown the token.
 #[derive(Default)]
 pub struct Guard {
     known: SpinLock<BTreeSet<SocketAddr>>,
@@ -25,12 +25,12 @@ impl Guard {
 }
 
 impl net::Guard for Guard {
-    fn admits(&self, remote: SocketAddr) -> bool {
-        self.class(&remote) == Class::Known || Class::Strangers.has_left()
+    fn may_open(&self, _remote: SocketAddr) -> bool {
+        Class::Strangers.has_left()
     }
 
     fn took(&self, remote: SocketAddr, ns: u64) {
-        self.class(&remote).use_up(ns);
+        self.class(&remote).use_up_by_packets(ns);
     }
 }
 
@@ -41,7 +41,7 @@ pub struct Pass {
 }
 
 impl Pass {
-    /// Lets the packets of `remote` through.
+    /// Has the guard know `remote`.
     pub fn new(guard: &Arc<Guard>, remote: SocketAddr) -> Pass {
         guard.known.lock().insert(remote);
         Pass {

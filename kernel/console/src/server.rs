@@ -23,6 +23,8 @@ const NICE: i32 = 10;
 const SECOND: u64 = 1_000_000_000;
 /// Bytes that are given to a connection at once; each such piece has its own deadline.
 const PIECE: usize = 64 << 10;
+/// Bytes of an answer that are sent with its head.
+const FIRST: usize = 4 << 10;
 
 /// How much clients may take.
 #[derive(Clone, Debug)]
@@ -343,10 +345,14 @@ impl Conversation<'_> {
         let bodiless = head.method == Method::Head;
         match answer.content {
             Content::Whole(bytes) => {
-                if !bodiless {
-                    out.extend_from_slice(&bytes);
-                }
+                // A small answer goes in one piece with its head; a large one is kept no more than once, and waits for the client.
+                let first = if bodiless { 0 } else { bytes.len().min(FIRST) };
+                out.extend_from_slice(&bytes[..first]);
                 self.send(&out)?;
+                drop(out);
+                if !bodiless && first < bytes.len() {
+                    self.send(&bytes[first..])?;
+                }
             }
             Content::Stream(_) if bodiless => self.send(&out)?,
             Content::Stream(stream) => {

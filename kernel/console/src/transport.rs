@@ -32,7 +32,7 @@ pub trait Transport: Send {
     /// [`Gone`], also when the deadline passes before all are on their way.
     fn send(&mut self, bytes: &[u8], deadline_ns: u64) -> Result<(), Gone>;
 
-    /// The peer has shown the token: from now on it is let through before strangers.
+    /// The peer has shown the token: it is no stranger from now on.
     fn recognize(&mut self) {}
 
     /// Whether the peer has closed its end: nobody reads a stream any more.

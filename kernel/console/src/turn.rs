@@ -16,9 +16,9 @@ use crate::allowance::{Allowance, Clocks};
 use crate::line::{Cost, Line};
 
 /// Of a CPU that the program wants, one part in so many is for strangers and their packets,
-const STRANGERS_PART: u64 = 100;
+const STRANGERS_PART: u64 = 200;
 /// and one for those who have shown the token.
-const KNOWN_PART: u64 = 80;
+const KNOWN_PART: u64 = 100;
 
 /// Who shares an allowance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,9 +65,9 @@ impl Class {
         state.allowance.has_left()
     }
 
-    /// Charges what others did for it, in nanoseconds.
-    pub fn use_up(self, ns: u64) {
-        self.state().lock().allowance.use_up(ns);
+    /// Charges what its packets took, in nanoseconds.
+    pub fn use_up_by_packets(self, ns: u64) {
+        self.state().lock().allowance.use_up_to_debt(ns);
     }
 }
 
@@ -187,6 +187,7 @@ pub fn pause() {
 /// Waits until the turn is the current thread's.
 fn wait(account: Option<&Account>, class: Class) {
     let cost = account.map_or(Cost::NEW, |own| *own.cost.lock());
+    let may_overdraw = cost.is_little() || class == Class::Strangers;
     let thread = sched::current();
     let mut place = None;
     loop {
@@ -202,7 +203,7 @@ fn wait(account: Option<&Account>, class: Class) {
         // Who is not the first, or waits for another's turn to end, is woken.
         let mut until = None;
         if !state.taken && state.line.is_first(place) {
-            let Some(nap_ns) = state.allowance.nap_ns(cost.is_little()) else {
+            let Some(nap_ns) = state.allowance.nap_ns(may_overdraw) else {
                 state.taken = true;
                 state.line.leave(place);
                 return;

@@ -25,7 +25,7 @@ const MAX_SUBSCRIPTIONS: usize = 64;
 /// The most values that one client watches, with the entries of maps and lists: see [`Snapshot::weight`].
 const MAX_VALUES: usize = 20_000;
 /// The most that all clients watch together.
-const MAX_ALL_VALUES: usize = 60_000;
+const MAX_ALL_VALUES: usize = 30_000;
 /// The shortest period in milliseconds.
 const MIN_PERIOD_MS: u64 = 100;
 /// The longest.

@@ -1,4 +1,4 @@
-//! A guarded port: its guard decides what comes through, and is told what it cost; other ports know nothing of it.
+//! A guarded port: its guard decides who may connect, and is told what it cost; other ports know nothing of it.
 
 mod common;
 
@@ -17,7 +17,7 @@ struct Gate {
 }
 
 impl Guard for Gate {
-    fn admits(&self, remote: SocketAddr) -> bool {
+    fn may_open(&self, remote: SocketAddr) -> bool {
         assert_eq!(remote.ip(), host(1));
         self.open.load(Ordering::Relaxed)
     }
@@ -68,7 +68,18 @@ fn a_guard_decides_what_comes_to_its_port() {
     // TCP asks again after a second.
     gate.open.store(true, Ordering::Relaxed);
     world.run(SECOND);
-    assert!(guarded.accept().is_ok());
-    assert!(gate.taken.load(Ordering::Relaxed) >= 2);
-    drop(clients);
+    let server = guarded.accept();
+    assert!(server.is_ok());
+    let taken = gate.taken.load(Ordering::Relaxed);
+    assert!(taken >= 2);
+    // What is open is not asked for.
+    gate.open.store(false, Ordering::Relaxed);
+    clients[0].close();
+    world.run(SECOND);
+    assert!(gate.taken.load(Ordering::Relaxed) > taken);
+    assert!(
+        dropped(&world).contains("\"value\":1"),
+        "{}",
+        dropped(&world)
+    );
 }

@@ -55,7 +55,9 @@ impl Answer {
     }
 
     /// 200 with JSON.
-    pub fn json(text: String) -> Answer {
+    pub fn json(mut text: String) -> Answer {
+        // It may wait long for a slow client.
+        text.shrink_to_fit();
         Answer::ok("application/json", text.into_bytes())
     }
 

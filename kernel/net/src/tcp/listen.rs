@@ -279,6 +279,9 @@ pub(crate) fn syn_input(
     after: Option<u32>,
     now: u64,
 ) {
+    if stack.guarded.refuses(key) {
+        return;
+    }
     let Some(listener) = stack.listeners.find(stack, key, meta.iface.index) else {
         return refuse(stack, meta, segment, now);
     };
