@@ -9,6 +9,7 @@ use alloc::vec::Vec;
 
 use drivers::block::{BlockDevice, SECTOR_SIZE, Traffic};
 use drivers::{Devices, Note};
+use linux::inspect::PAUSE_NS;
 use machine::mem::PAGE_SIZE;
 use machine::sync::Once;
 use machine::{cpu, irq, mem, time};
@@ -18,9 +19,6 @@ use store::{Branch, HIDDEN, Leaf, Node, Observer, Store, Value, is_name};
 
 use crate::disk::BootDisk;
 use crate::environment;
-
-/// How long the tree may be read before the program is let in, in nanoseconds.
-const PAUSE_NS: u64 = 200_000;
 
 /// Keys of the manifest whose values are for nobody's eyes.
 const SECRETS: [&str; 4] = ["token", "key", "password", "secret"];

@@ -6,6 +6,7 @@ use core::fmt::Write;
 use super::AddressSpace;
 use super::pager::Description;
 use super::vma::{Backing, PAGE, VmFlags, VmName, VmProt, Vma};
+use crate::inspect::PAUSE_NS;
 
 /// One area as `/proc/self/maps` shows it.
 #[derive(Clone, Debug)]
@@ -124,6 +125,9 @@ impl MapLine {
     }
 }
 
+/// So many pages are looked at before the time is.
+const LOOK: usize = 512;
+
 impl AddressSpace {
     /// All areas, in order.
     pub fn map_lines(&self) -> Vec<MapLine> {
@@ -143,7 +147,11 @@ impl AddressSpace {
     /// What of `range` is present.
     pub fn usage(&self, range: core::ops::Range<usize>) -> Usage {
         let mut usage = Usage::default();
-        for page in range.step_by(PAGE) {
+        for (n, page) in range.step_by(PAGE).enumerate() {
+            // What is reserved may be very large.
+            if n % LOOK == LOOK - 1 {
+                sched::yield_after(PAUSE_NS);
+            }
             let Some(mapping) = self.table.get(page) else {
                 continue;
             };

@@ -1,14 +1,16 @@
 //! The buddy allocator of physical frames: pure index arithmetic over the frame table, so it is tested on the host.
 //!
-//! A *block* of order `n` is `2^n` frames, aligned to its size. Memory is taken over in chunks of the largest order,
-//! when the chunks before are used up: the table entries of memory that is not needed are never written.
+//! A *block* of order `n` is `2^n` frames, aligned to its size. Memory is taken over in chunks of 4 MiB, when the chunks before
+//! are used up: the table entries of memory that is not needed are never written.
 
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, Ordering::Relaxed};
 
-/// The largest block is `2^MAX_ORDER` frames (4 MiB).
-pub(crate) const MAX_ORDER: usize = 10;
-const CHUNK: u32 = 1 << MAX_ORDER;
+/// The largest block is `2^MAX_ORDER` frames (128 MiB): a list that a program makes long, as that of its memory's areas, is one.
+pub(crate) const MAX_ORDER: usize = 15;
+/// Memory is taken over in blocks of this order (4 MiB).
+const CHUNK_ORDER: usize = 10;
+const CHUNK: u32 = 1 << CHUNK_ORDER;
 const NONE: u32 = u32::MAX;
 
 /// What a frame is used for; the value of [`FrameInfo::kind`].
@@ -73,6 +75,10 @@ pub(crate) struct Buddy {
     table: &'static [FrameInfo],
     heads: [u32; MAX_ORDER + 1],
     free: usize,
+    /// All memory, ascending.
+    ranges: [FrameRange; MAX_RANGES],
+    /// Chunks with memory are taken over up to this frame.
+    taken_upto: u32,
     /// Memory not yet taken over, ascending.
     virgin: [FrameRange; MAX_RANGES],
     first_virgin: usize,
@@ -87,6 +93,8 @@ impl Buddy {
             table: &[],
             heads: [NONE; MAX_ORDER + 1],
             free: 0,
+            ranges: [FrameRange { start: 0, end: 0 }; MAX_RANGES],
+            taken_upto: 0,
             virgin: [FrameRange { start: 0, end: 0 }; MAX_RANGES],
             first_virgin: 0,
             virgin_count: 0,
@@ -116,6 +124,14 @@ impl Buddy {
                 self.total += frames;
             }
         }
+        self.ranges = self.virgin;
+    }
+
+    /// Whether the chunk that begins with this frame was taken over: only then do the entries of its frames mean something.
+    fn is_taken(&self, chunk: u32) -> bool {
+        let end = chunk.saturating_add(CHUNK);
+        let mut ranges = self.ranges.iter();
+        chunk < self.taken_upto && ranges.any(|r| r.start < end && chunk < r.end)
     }
 
     pub(crate) fn free_frames(&self) -> usize {
@@ -166,6 +182,7 @@ impl Buddy {
         for info in &self.table[base as usize..end as usize] {
             info.reset();
         }
+        self.taken_upto = end;
         // All ranges that reach into this chunk: its entries are reset once only.
         while self.first_virgin < self.virgin_count && self.virgin[self.first_virgin].start < end {
             let range = self.virgin[self.first_virgin];
@@ -181,14 +198,13 @@ impl Buddy {
         true
     }
 
-    /// Frees a range of frames as the largest aligned blocks that fit.
+    /// Frees a range of frames of a chunk, as the largest aligned blocks that fit.
     fn free_range(&mut self, mut start: u32, end: u32) {
         while start < end {
-            let align = (start.trailing_zeros() as usize).min(MAX_ORDER);
+            let align = (start.trailing_zeros() as usize).min(CHUNK_ORDER);
             let fit = (end - start).ilog2() as usize;
             let order = align.min(fit);
-            self.push(start, order);
-            self.free += 1 << order;
+            self.release(start, order);
             start += 1 << order;
         }
     }
@@ -224,6 +240,9 @@ impl Buddy {
         self.info(frame).kind.store(kind::RESERVED, Relaxed);
         while order < MAX_ORDER {
             let buddy = frame ^ (1 << order);
+            if order >= CHUNK_ORDER && !self.is_taken(buddy) {
+                break;
+            }
             let Some(info) = self.table.get(buddy as usize) else {
                 break;
             };
@@ -287,8 +306,46 @@ mod tests {
             b.release(frame, 0);
         }
         assert_eq!(b.free_frames(), total);
-        // Whole chunks have merged: 1024..2048, 2048..3072, 3072..4096.
-        assert_eq!(b.free_blocks()[MAX_ORDER], 3);
+        // Whole chunks have merged: 1024..2048, 2048..4096, 4096..5000.
+        assert_eq!(b.free_blocks()[CHUNK_ORDER], 1);
+        assert_eq!(b.free_blocks()[CHUNK_ORDER + 1], 1);
+        assert_eq!(b.free_blocks()[CHUNK_ORDER + 2..], [0; 4]);
+    }
+
+    #[test]
+    fn blocks_of_several_chunks_are_made_and_come_apart_again() {
+        const FRAMES: u32 = 3 << MAX_ORDER;
+        // With a hole, whose entries nobody writes.
+        let hole = 70_000..80_000;
+        let mut b = buddy(FRAMES as usize, &[(0, hole.start), (hole.end, FRAMES)]);
+        for entry in &b.table[71 * 1024..78 * 1024] {
+            entry.kind.store(kind::FREE, Relaxed);
+            entry.order.store(CHUNK_ORDER as u8, Relaxed);
+        }
+        let total = b.free_frames();
+        let mut taken = Vec::new();
+        for order in (CHUNK_ORDER..=MAX_ORDER).rev() {
+            while let Some(frame) = b.alloc(order) {
+                assert_eq!(frame % (1 << order), 0);
+                assert!(frame + (1 << order) <= hole.start || hole.end <= frame);
+                taken.push((frame, order));
+            }
+        }
+        // 0..65536 are two of the largest, and the third is cut by the hole.
+        assert_eq!(
+            taken
+                .iter()
+                .filter(|(_, order)| *order == MAX_ORDER)
+                .count(),
+            2
+        );
+        for (frame, order) in taken {
+            // As parts of them.
+            b.release(frame, order - 1);
+            b.release(frame + (1 << (order - 1)), order - 1);
+        }
+        assert_eq!(b.free_frames(), total);
+        assert_eq!(b.free_blocks()[MAX_ORDER], 2);
     }
 
     #[test]
@@ -328,6 +385,9 @@ mod tests {
         let mut b = buddy(100_000, &[(0, 100_000)]);
         b.table[50_000].kind.store(99, Relaxed);
         b.alloc(0).unwrap();
+        assert_eq!(b.table[50_000].kind.load(Relaxed), 99);
+        // Of a block of two chunks, only these are.
+        b.alloc(CHUNK_ORDER + 1).unwrap();
         assert_eq!(b.table[50_000].kind.load(Relaxed), 99);
         assert!(b.alloc(MAX_ORDER + 1).is_none());
     }

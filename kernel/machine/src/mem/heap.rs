@@ -1,4 +1,4 @@
-//! The kernel's global allocator: slabs for small objects, blocks of frames for larger ones (up to 4 MiB).
+//! The kernel's global allocator: slabs for small objects, blocks of frames for larger ones (up to 128 MiB).
 
 use core::alloc::{GlobalAlloc, Layout};
 use core::ptr::null_mut;
