@@ -90,7 +90,7 @@ mod tests {
     fn waits(costs: &[u64]) -> Vec<u64> {
         let mut line = Line::new();
         let mut known = vec![Cost::NEW; costs.len()];
-        let mut since = vec![Some(0); costs.len()];
+        let mut since = vec![0; costs.len()];
         let mut turns = vec![0; costs.len()];
         let mut longest = vec![0; costs.len()];
         for (n, cost) in known.iter().enumerate() {
@@ -100,10 +100,7 @@ mod tests {
         while now < 20_000 * SECOND {
             for n in 0..costs.len() {
                 // A second after it was served, it wants more.
-                if since[n].is_none_or(|at| at > now) {
-                    continue;
-                }
-                if !line.waiting.values().any(|waiting| *waiting == n) {
+                if since[n] <= now && !line.waiting.values().any(|waiting| *waiting == n) {
                     line.enter(now, known[n], n);
                 }
             }
@@ -112,14 +109,14 @@ mod tests {
                 continue;
             };
             line.leave(place);
-            let waited = now - since[n].unwrap_or(now);
+            let waited = now - since[n];
             turns[n] += 1;
             if turns[n] > 20 {
                 longest[n] = waited.max(longest[n]);
             }
             now += costs[n] * PART;
             known[n].learn(costs[n]);
-            since[n] = Some(now + SECOND);
+            since[n] = now + SECOND;
         }
         assert!(turns.iter().all(|count| *count > 20), "{turns:?}");
         longest

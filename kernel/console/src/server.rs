@@ -346,13 +346,12 @@ impl Conversation<'_> {
         match answer.content {
             Content::Whole(bytes) => {
                 // A small answer goes in one piece with its head; a large one is kept no more than once, and waits for the client.
-                let first = if bodiless { 0 } else { bytes.len().min(FIRST) };
-                out.extend_from_slice(&bytes[..first]);
+                let body = if bodiless { &[] } else { &bytes[..] };
+                let (first, rest) = body.split_at(body.len().min(FIRST));
+                out.extend_from_slice(first);
                 self.send(&out)?;
                 drop(out);
-                if !bodiless && first < bytes.len() {
-                    self.send(&bytes[first..])?;
-                }
+                self.send(rest)?;
             }
             Content::Stream(_) if bodiless => self.send(&out)?,
             Content::Stream(stream) => {

@@ -105,6 +105,11 @@ impl Account {
         state.allowance.use_up(used_ns);
         used_ns
     }
+
+    /// Charges to its class what the thread has used.
+    fn settle(&self) {
+        self.charge(&mut self.class().state().lock());
+    }
 }
 
 /// The current thread's work is charged until this is dropped.
@@ -125,7 +130,7 @@ pub fn charge() -> Charged {
 impl Drop for Charged {
     fn drop(&mut self) {
         if let Some(account) = &self.0 {
-            account.charge(&mut account.class().state().lock());
+            account.settle();
         }
     }
 }
@@ -135,10 +140,7 @@ pub fn recognize() {
     let Some(account) = Account::own() else {
         return;
     };
-    if account.class() == Class::Known {
-        return;
-    }
-    account.charge(&mut STRANGERS.lock());
+    account.settle();
     account.known.store(true, Ordering::Relaxed);
 }
 

@@ -75,14 +75,11 @@ pub(crate) struct Buddy {
     table: &'static [FrameInfo],
     heads: [u32; MAX_ORDER + 1],
     free: usize,
-    /// All memory, ascending.
+    /// All memory, ascending; what is not used of this is empty.
     ranges: [FrameRange; MAX_RANGES],
-    /// Chunks with memory are taken over up to this frame.
+    /// What lies before this frame was taken over.
     taken_upto: u32,
-    /// Memory not yet taken over, ascending.
-    virgin: [FrameRange; MAX_RANGES],
-    first_virgin: usize,
-    virgin_count: usize,
+    /// How many frames lie behind it.
     virgin_frames: usize,
     total: usize,
 }
@@ -95,9 +92,6 @@ impl Buddy {
             free: 0,
             ranges: [FrameRange { start: 0, end: 0 }; MAX_RANGES],
             taken_upto: 0,
-            virgin: [FrameRange { start: 0, end: 0 }; MAX_RANGES],
-            first_virgin: 0,
-            virgin_count: 0,
             virgin_frames: 0,
             total: 0,
         }
@@ -111,20 +105,18 @@ impl Buddy {
     ) {
         self.table = table;
         let limit = table.len() as u32;
-        for range in ranges.take(MAX_RANGES) {
+        for (slot, range) in self.ranges.iter_mut().zip(ranges) {
             let range = FrameRange {
                 start: range.start,
                 end: range.end.min(limit),
             };
             if range.start < range.end {
-                self.virgin[self.virgin_count] = range;
-                self.virgin_count += 1;
+                *slot = range;
                 let frames = (range.end - range.start) as usize;
                 self.virgin_frames += frames;
                 self.total += frames;
             }
         }
-        self.ranges = self.virgin;
     }
 
     /// Whether the chunk that begins with this frame was taken over: only then do the entries of its frames mean something.
@@ -174,25 +166,22 @@ impl Buddy {
 
     /// Takes over the next chunk of memory. False when there is none left.
     fn grow(&mut self) -> bool {
-        if self.first_virgin == self.virgin_count {
+        let mut left = self.ranges.iter().filter(|r| self.taken_upto < r.end);
+        let Some(next) = left.next() else {
             return false;
-        }
-        let base = self.virgin[self.first_virgin].start & !(CHUNK - 1);
+        };
+        let base = next.start.max(self.taken_upto) & !(CHUNK - 1);
         let end = base.saturating_add(CHUNK).min(self.table.len() as u32);
         for info in &self.table[base as usize..end as usize] {
             info.reset();
         }
         self.taken_upto = end;
-        // All ranges that reach into this chunk: its entries are reset once only.
-        while self.first_virgin < self.virgin_count && self.virgin[self.first_virgin].start < end {
-            let range = self.virgin[self.first_virgin];
-            let upto = range.end.min(end);
-            self.virgin_frames -= (upto - range.start) as usize;
-            self.free_range(range.start, upto);
-            if upto == range.end {
-                self.first_virgin += 1;
-            } else {
-                self.virgin[self.first_virgin].start = upto;
+        // Several ranges may reach into this chunk: its entries are reset once only.
+        for range in self.ranges {
+            let (start, upto) = (range.start.max(base), range.end.min(end));
+            if start < upto {
+                self.virgin_frames -= (upto - start) as usize;
+                self.free_range(start, upto);
             }
         }
         true
