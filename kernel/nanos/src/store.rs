@@ -9,7 +9,6 @@ use alloc::vec::Vec;
 
 use drivers::block::{BlockDevice, SECTOR_SIZE, Traffic};
 use drivers::{Devices, Note};
-use linux::inspect::PAUSE_NS;
 use machine::mem::PAGE_SIZE;
 use machine::sync::Once;
 use machine::{cpu, irq, mem, time};
@@ -67,7 +66,7 @@ fn build(boot: &BootDisk, devices: &Devices, stack: &Arc<Stack>) -> Store {
         .with("environment", environment::leaf(&boot.source));
     let mut store = Store::new(root, exclusive);
     // Nothing preempts the kernel: after so long the program goes first.
-    store.pause_with(|| sched::yield_after(PAUSE_NS));
+    store.pause_with(sched::cond_resched);
     store
 }
 

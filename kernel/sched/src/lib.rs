@@ -23,7 +23,7 @@ pub mod timer;
 mod wait;
 
 pub use backend::{
-    cpu_times, in_user, park, preempt_point, start_sampling, stats, stop_sampling, yield_after,
+    cond_resched, cpu_times, in_user, park, preempt_point, start_sampling, stats, stop_sampling,
     yield_now,
 };
 #[cfg(target_os = "none")]

@@ -2,6 +2,7 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// What one of them does. Those from [`Kind::Greedy`] on hold the token.
@@ -180,6 +181,16 @@ impl Horde<'_> {
                 *stream = connect(*console, &kind.opening(token, noise));
                 connected += usize::from(stream.is_some());
             }
+        }
+        connected
+    }
+
+    /// One round after another, with a pause between, until told to stop. Gives how many connected.
+    pub fn rounds(&mut self, stop: &AtomicBool, pause: Duration) -> usize {
+        let mut connected = 0;
+        while !stop.load(Ordering::Relaxed) {
+            connected += self.round();
+            std::thread::sleep(pause);
         }
         connected
     }

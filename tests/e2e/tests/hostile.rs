@@ -138,14 +138,7 @@ fn a_thousand_hostile_clients_cost_the_program_little_and_leave_nothing_behind()
     // They go on while the program is asked; those that were thrown out come again.
     let stop = std::sync::atomic::AtomicBool::new(false);
     let (attacked, worst, during) = std::thread::scope(|scope| -> Result<_> {
-        let attack = scope.spawn(|| {
-            let mut again = 0;
-            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
-                again += horde.round();
-                std::thread::sleep(Duration::from_millis(250));
-            }
-            again
-        });
+        let attack = scope.spawn(|| horde.rounds(&stop, Duration::from_millis(250)));
         let rate = machine.requests(WINDOW);
         let during = kernel_memory(&mut owner);
         stop.store(true, std::sync::atomic::Ordering::Relaxed);

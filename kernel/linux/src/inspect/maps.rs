@@ -4,7 +4,6 @@ use core::fmt::Write;
 
 use store::json::check_length;
 
-use super::PAUSE_NS;
 use crate::mm::vma::{PAGE, VmFlags, VmProt};
 use crate::process::Process;
 use crate::trace::json_string;
@@ -17,7 +16,7 @@ pub fn json(process: &Process) -> Result<String, store::Error> {
     let mut out = String::from("[");
     for (n, line) in process.mm.map_lines().iter().enumerate() {
         check_length(&out)?;
-        sched::yield_after(PAUSE_NS);
+        sched::cond_resched();
         let usage = process.mm.usage(line.range.clone());
         let flag = |on: VmProt, letter| if line.prot.contains(on) { letter } else { '-' };
         let shared = line.flags.contains(VmFlags::SHARED);

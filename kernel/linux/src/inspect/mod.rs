@@ -20,9 +20,6 @@ use errno::{Errno, Result};
 use crate::exec::elf::ReadAt;
 use crate::mm::pager::Pager;
 
-/// After so many nanoseconds, what looks at much makes way for the program: kernel code is not preempted.
-pub const PAUSE_NS: u64 = 200_000;
-
 /// A mapped object as a file that can be read.
 pub struct MappedFile(pub Arc<dyn Pager>);
 

@@ -250,7 +250,7 @@ pub fn threads_json(process: &Process) -> Result<String, store::Error> {
     let mut out = String::from("[");
     for (n, thread) in process.threads().iter().enumerate() {
         store::json::check_length(&out)?;
-        sched::yield_after(super::PAUSE_NS);
+        sched::cond_resched();
         if n > 0 {
             out.push(',');
         }

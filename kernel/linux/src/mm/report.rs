@@ -6,7 +6,6 @@ use core::fmt::Write;
 use super::AddressSpace;
 use super::pager::Description;
 use super::vma::{Backing, PAGE, VmFlags, VmName, VmProt, Vma};
-use crate::inspect::PAUSE_NS;
 
 /// One area as `/proc/self/maps` shows it.
 #[derive(Clone, Debug)]
@@ -150,7 +149,7 @@ impl AddressSpace {
         for (n, page) in range.step_by(PAGE).enumerate() {
             // What is reserved may be very large.
             if n % LOOK == LOOK - 1 {
-                sched::yield_after(PAUSE_NS);
+                sched::cond_resched();
             }
             let Some(mapping) = self.table.get(page) else {
                 continue;

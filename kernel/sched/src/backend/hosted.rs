@@ -127,7 +127,7 @@ pub fn yield_now() {
 }
 
 /// Lets others run first: a thread of the host is preempted anyway.
-pub fn yield_after(_ns: u64) {}
+pub fn cond_resched() {}
 
 /// Gives up the CPU when another thread is due.
 pub fn preempt_point() {}

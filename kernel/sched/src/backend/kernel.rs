@@ -25,6 +25,8 @@ use crate::thread::{
     threads,
 };
 
+/// How long work in the kernel keeps others waiting before it lets them in, in nanoseconds.
+const LONG_NS: u64 = 200_000;
 /// How much less virtual time a woken thread must have used to take the CPU from the running one at once.
 const WAKE_GRANULARITY_NS: u64 = 1_000_000;
 
@@ -561,11 +563,11 @@ pub fn yield_now() {
     });
 }
 
-/// Lets others run first if this thread has had the CPU for `ns` nanoseconds at least: for long work in the kernel, where
-/// nothing preempts it.
-pub fn yield_after(ns: u64) {
+/// Lets others run first if this thread has had the CPU for 0.2 ms at least: for long work in the kernel, where nothing
+/// preempts it (as `cond_resched` of Linux).
+pub fn cond_resched() {
     let slice_end = CPUS.get().slice_end_ns.load(Ordering::Relaxed);
-    if now_ns().saturating_sub(slice_end.saturating_sub(SLICE_NS)) >= ns {
+    if now_ns().saturating_sub(slice_end.saturating_sub(SLICE_NS)) >= LONG_NS {
         yield_now();
     }
 }

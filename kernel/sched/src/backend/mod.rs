@@ -6,8 +6,8 @@ mod kernel;
 pub(crate) use kernel::{Place, current, exit, spawn};
 #[cfg(target_os = "none")]
 pub use kernel::{
-    cpu_times, in_user, init, park, preempt_point, start_cpu, start_sampling, stats, stop_sampling,
-    yield_after, yield_now,
+    cond_resched, cpu_times, in_user, init, park, preempt_point, start_cpu, start_sampling, stats,
+    stop_sampling, yield_now,
 };
 
 #[cfg(not(target_os = "none"))]
@@ -16,6 +16,6 @@ mod hosted;
 pub(crate) use hosted::{Place, current, exit, spawn};
 #[cfg(not(target_os = "none"))]
 pub use hosted::{
-    cpu_times, in_user, park, preempt_point, start_sampling, stats, stop_sampling, yield_after,
+    cond_resched, cpu_times, in_user, park, preempt_point, start_sampling, stats, stop_sampling,
     yield_now,
 };
